@@ -1,0 +1,18 @@
+"""The hub: an ordered task list, the fleet that works on it, and nothing kept outside Redis.
+
+In reading order:
+
+    keys          every Redis key of the hub
+    scripts/      one Lua script a state transition, called through redis_store
+    task_list     submit, next, finish, delete: the line of tasks
+    fleet         register, heartbeat, stop, goodbye, lost: the nodes
+    assignment    which image a node gets, and by which address it finds Redis (no I/O)
+    pace          how often nodes report and when they are lost (no I/O)
+    beats         joins the heartbeats of one moment into one round trip
+    changes       wakes long polls when the task list moves or a node is asked to stop
+    caretaker     once a second: who is lost, which task is drained
+    queue_lengths the task's own Redis, looked at but never changed
+    api/          the HTTP calls; app puts them together
+    store/        the embedded Redis of a hub that is not given one
+    service       starts and stops all of it in order
+"""

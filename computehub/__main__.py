@@ -1,0 +1,3 @@
+from computehub.cli import main
+
+main()

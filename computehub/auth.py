@@ -1,0 +1,39 @@
+"""Every call but GET /health needs the token; so do calls that do not exist.
+
+The API's description at /docs and /openapi.json is open as well: a browser cannot send a token
+with the address it is given, and the description holds no secret.
+"""
+
+from __future__ import annotations
+
+import hmac
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from computehub.problems import problem
+
+OPEN_PATHS = frozenset({"/health", "/docs", "/openapi.json"})
+
+
+class TokenCheck:
+    """Wraps the application, so that no route can be added that forgets to ask."""
+
+    def __init__(self, app: ASGIApp, *, token: str) -> None:
+        self._app = app
+        self._token = token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            sent = next((v for k, v in scope["headers"] if k == b"authorization"), b"")
+            scheme, _, token = sent.partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
+                refusal = problem(
+                    401,
+                    "unauthorized",
+                    "Send the header 'Authorization: Bearer <token>' with the token from the"
+                    " hub's computehub.toml",
+                )
+                refusal.headers["WWW-Authenticate"] = "Bearer"
+                await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)

@@ -1,0 +1,75 @@
+"""Once a second: which nodes are lost, and is the running task drained.
+
+Every replica does this. Each step is a script that only one of them can win.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from computehub.drained import has_work, is_drained
+from computehub.fleet import Fleet
+from computehub.queue_lengths import QueueWatcher
+from computehub.redis_store import StoreUnavailable
+from computehub.task_list import Tasks
+from gridcore.logs import EventLog
+
+TICK_S = 1.0
+
+OUTAGE_S = 10.0
+"""No hub at work, or no Redis, for so long is an outage: nodes could not report."""
+
+FORGET_EVERY_TICKS = 3600
+
+log = EventLog("computehub")
+
+
+class Caretaker:
+    def __init__(
+        self, fleet: Fleet, tasks: Tasks, queues: QueueWatcher, *, outage_grace_s: float
+    ) -> None:
+        self._fleet = fleet
+        self._tasks = tasks
+        self._queues = queues
+        self._outage_grace_s = outage_grace_s
+        self._drained_before: str | None = None
+
+    async def run(self) -> None:
+        tick = 0
+        while True:
+            try:
+                await self._look_for_lost_nodes()
+                await self._look_for_drained_task()
+                if tick % FORGET_EVERY_TICKS == 0:
+                    for node in await self._fleet.forget_long_lost():
+                        log.info("node_forgotten", node=node)
+                tick += 1
+            except StoreUnavailable:
+                pass  # computehub.changes says so, once
+            await asyncio.sleep(TICK_S)
+
+    async def _look_for_lost_nodes(self) -> None:
+        served_s = await self._fleet.served_without_gap_s(gap_s=OUTAGE_S)
+        if served_s < self._outage_grace_s:
+            return
+        for node in await self._fleet.declare_lost():
+            log.warning("node_lost", node=node)
+
+    async def _look_for_drained_task(self) -> None:
+        current = await self._tasks.current()
+        if current.task is None or not current.task.auto_advance:
+            return
+        lengths, nodes = await self._queues.lengths(current.task), await self._fleet.nodes()
+        if not current.has_had_work and has_work(current, lengths, nodes):
+            await self._tasks.note_work(current.version)
+            return
+        if not is_drained(current, lengths, nodes):
+            self._drained_before = None
+            return
+        # Seen twice, a tick apart: between two reads of one look an item may have moved.
+        if self._drained_before != current.version:
+            self._drained_before = current.version
+            return
+        move = await self._tasks.finish_if_still(current.version)
+        if move:
+            log.info("task_drained", task=move.left, started=move.started or "")

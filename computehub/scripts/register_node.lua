@@ -1,0 +1,15 @@
+-- A node joins, or joins again: it is online, not lost, and no earlier stop holds for it.
+--
+-- KEYS  1 NODES  2 REPORTS  3 SEEN  4 DEADLINES  5 LOST  6 STOPS
+-- ARGV  1 node   2 as registered (JSON)   3 ms from now until it is lost without a heartbeat
+-- Reply ms now
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('ZADD', KEYS[3], now, ARGV[1])
+redis.call('ZADD', KEYS[4], now + ARGV[3], ARGV[1])
+redis.call('HDEL', KEYS[5], ARGV[1])
+redis.call('SREM', KEYS[6], ARGV[1])
+return now
