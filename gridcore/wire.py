@@ -34,6 +34,8 @@ STOP_HEADER = "GridCore-Stop-Requested"
 
 RuntimeName = Literal["docker", "process"]
 NodeStatus = Literal["Running", "Idle", "Error"]
+SlotState = Literal["idle", "starting", "running", "stopping", "backing_off"]
+FailureReason = Literal["exit", "out_of_memory", "start", "image", "fruitless"]
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
 
@@ -156,7 +158,7 @@ class Failure(Message):
     id: str
     """Made by the node, so that a report that is sent twice is kept once."""
     task: str
-    reason: Literal["exit", "out_of_memory", "start", "image", "fruitless"]
+    reason: FailureReason
     message: str
     slot: int | None = None
     exit_code: int | None = None
@@ -177,7 +179,7 @@ class SlotReport(Message):
     slot: int
     core: int | None = None
     """None where the node cannot pin."""
-    state: Literal["idle", "starting", "running", "stopping", "backing_off"]
+    state: SlotState
     starts: int = 0
     failures: int = 0
 

@@ -25,7 +25,8 @@ class StoreSettings:
 
     @property
     def url(self) -> str:
-        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+        # With the user's name: redis-cli 7 does not log in with the short form redis://:password@
+        return f"redis://default:{self.password}@127.0.0.1:{self.port}/0"
 
 
 def data_folder(configured: str | None, environment: Mapping[str, str]) -> Path:

@@ -1,0 +1,3 @@
+from gridnode.cli import main
+
+main()

@@ -1,0 +1,45 @@
+"""The `gridnode` command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import click
+
+from gridcore import __version__, logs
+from gridcore.errors import GridCoreError
+
+
+@click.group(invoke_without_command=True)
+@click.version_option(__version__, prog_name="gridnode")
+@click.option("-v", "--verbose", is_flag=True, help="Log what is for developers, too.")
+@click.pass_context
+def cli(context: click.Context, verbose: bool) -> None:
+    """Runs a node: one container per core, for the task that the hub names."""
+    logs.setup("DEBUG" if verbose else "INFO")
+    if context.invoked_subcommand is None:
+        run()
+
+
+def run() -> None:
+    from gridnode.config import load_or_explain
+    from gridnode.service import serve
+
+    config, path = load_or_explain(os.environ)
+    asyncio.run(serve(config, path, os.environ))
+
+
+def main() -> None:
+    try:
+        cli()
+    except GridCoreError as error:
+        click.echo(f"gridnode: {error}", err=True)
+        sys.exit(1)
+    except BaseExceptionGroup as group:
+        ours, others = group.split(GridCoreError)
+        if ours is None or others is not None:
+            raise
+        click.echo(f"gridnode: {ours.exceptions[0]}", err=True)
+        sys.exit(1)

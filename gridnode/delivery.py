@@ -1,0 +1,119 @@
+"""How a run reaches its queues.
+
+A crew asks two things only: which URLs a run gets, and whether there is work. Direct delivery
+answers with the task's own Redis; the gateway will answer with its own address and what it has
+leased, and neither slots nor runtimes will notice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from gridcore.redis_urls import hide_password, readdress_loopback
+from gridcore.wire import TaskConfig
+
+LOOK_EVERY_S = 0.5
+REDIS_TIMEOUT_S = 5.0
+
+TAKES_ITS_FIRST_ITEM_WITHIN_S = 3.0
+"""For so long a started run is taken to want one of the items that still wait: a queue of one item
+starts one container, not one per core."""
+
+
+class Delivery(Protocol):
+    async def run(self) -> None:
+        """Watches for work, until cancelled."""
+
+    async def wait_for_work(self) -> None:
+        """Returns when there is something to do for one more run."""
+
+    async def waiting(self) -> int | None:
+        """How many items wait; None if nobody can tell now."""
+
+    def urls(self, slot: int) -> tuple[str, str]:
+        """Where a run in that slot takes items from and pushes results to."""
+
+
+class DirectDelivery:
+    """The task's own Redis, passwords and all; an item that a run has taken is its own affair."""
+
+    def __init__(
+        self,
+        task: TaskConfig,
+        *,
+        host_alias: str | None,
+        on_problem: Callable[[str | None], None],
+    ) -> None:
+        self._task = task
+        self._host_alias = host_alias
+        self._on_problem = on_problem
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._someone_waits = asyncio.Event()
+        self._let_go: deque[float] = deque()
+        self._redis = redis.asyncio.Redis.from_url(
+            task.input_redis,
+            protocol=2,
+            socket_timeout=REDIS_TIMEOUT_S,
+            socket_connect_timeout=REDIS_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+    async def run(self) -> None:
+        try:
+            while True:
+                await self._someone_waits.wait()
+                self._let_some_go(await self.waiting() or 0)
+                if self._waiters:
+                    await asyncio.sleep(LOOK_EVERY_S)
+                else:
+                    self._someone_waits.clear()
+        finally:
+            await self._redis.aclose()
+
+    async def wait_for_work(self) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(turn)
+        self._someone_waits.set()
+        try:
+            await turn
+        finally:
+            if turn in self._waiters:
+                self._waiters.remove(turn)
+
+    async def waiting(self) -> int | None:
+        try:
+            async with asyncio.timeout(REDIS_TIMEOUT_S):
+                length = int(await self._redis.llen(self._task.input_queue))
+        except (RedisError, OSError, TimeoutError) as error:
+            self._on_problem(
+                f"The input queue cannot be looked at: {hide_password(self._task.input_redis)} did"
+                f" not answer ({type(error).__name__}: {error}). Can this machine reach it?"
+            )
+            return None
+        self._on_problem(None)
+        return length
+
+    def urls(self, slot: int) -> tuple[str, str]:  # noqa: ARG002  the gateway's are per slot
+        input_url, output_url = self._task.input_redis, self._task.output_redis
+        if self._host_alias:
+            input_url = readdress_loopback(input_url, self._host_alias)
+            output_url = readdress_loopback(output_url, self._host_alias)
+        return input_url, output_url
+
+    def _let_some_go(self, waiting: int) -> None:
+        now = asyncio.get_running_loop().time()
+        while self._let_go and self._let_go[0] < now - TAKES_ITS_FIRST_ITEM_WITHIN_S:
+            self._let_go.popleft()
+        for _ in range(min(waiting - len(self._let_go), len(self._waiters))):
+            turn = self._waiters.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                self._let_go.append(now)

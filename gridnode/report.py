@@ -1,0 +1,123 @@
+"""What the next heartbeat says."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from gridcore.wire import (
+    MAX_LOG_LINE,
+    Failure,
+    FailureReason,
+    HeartbeatRequest,
+    ImagePull,
+    NodeStatus,
+    SlotReport,
+    SlotState,
+    TaskConfig,
+)
+from gridnode.cores import SlotPlace
+
+FAILURES_KEPT = 50
+"""Reported late, if the hub is away; beyond that the oldest are dropped."""
+
+
+class Report:
+    """Everybody writes what concerns them; the heartbeat reads it all."""
+
+    def __init__(self, slots: Sequence[SlotPlace]) -> None:
+        self.changed = asyncio.Event()
+        """Set when the hub should hear of it before the next regular heartbeat."""
+        self._slots = [SlotReport(slot=s.number, core=s.core, state="idle") for s in slots]
+        self._task: TaskConfig | None = None
+        self._problems: dict[str, str] = {}
+        self._image_pull: ImagePull | None = None
+        self._failures: deque[Failure] = deque(maxlen=FAILURES_KEPT)
+
+    @property
+    def active_containers(self) -> int:
+        # A run counts from before its container exists until after it is gone: the hub takes a
+        # node without active containers for one that holds no item.
+        return sum(slot.state in ("starting", "running", "stopping") for slot in self._slots)
+
+    @property
+    def status(self) -> NodeStatus:
+        if self._problems:
+            return "Error"
+        return "Running" if self.active_containers else "Idle"
+
+    def set_task(self, task: TaskConfig | None) -> None:
+        self._task = task
+        self.changed.set()
+
+    def set_slot(self, number: int, state: SlotState, *, failed: bool = False) -> None:
+        before = self._slots[number]
+        self._slots[number] = before.model_copy(
+            update={
+                "state": state,
+                "starts": before.starts + (state == "starting"),
+                "failures": before.failures + failed,
+            }
+        )
+        self.changed.set()
+
+    def set_problem(self, topic: str, problem: str | None) -> None:
+        """What keeps this node from working, by topic; None when that is over."""
+        if problem is None:
+            if self._problems.pop(topic, None) is not None:
+                self.changed.set()
+        elif self._problems.get(topic) != problem:
+            self._problems[topic] = problem
+            self.changed.set()
+
+    def set_image_pull(self, pull: ImagePull | None) -> None:
+        self._image_pull = pull
+        self.changed.set()
+
+    def add_failure(
+        self,
+        reason: FailureReason,
+        message: str,
+        *,
+        task: str,
+        slot: int | None = None,
+        exit_code: int | None = None,
+        log_lines: Sequence[str] = (),
+    ) -> None:
+        self._failures.append(
+            Failure(
+                id=secrets.token_hex(8),
+                task=task,
+                reason=reason,
+                message=message[:MAX_LOG_LINE],
+                slot=slot,
+                exit_code=exit_code,
+                at=datetime.now(UTC),
+                log_lines=[line[:MAX_LOG_LINE] for line in log_lines],
+            )
+        )
+        self.changed.set()
+
+    def heartbeat(self, node_id: str, *, interval_s: float) -> HeartbeatRequest:
+        return HeartbeatRequest(
+            node_id=node_id,
+            status=self.status,
+            active_containers=self.active_containers,
+            task=self._task.task_name if self._task else None,
+            version=self._task.version if self._task else "",
+            error="; ".join(self._problems.values())[:MAX_LOG_LINE] or None,
+            image_pull=self._image_pull,
+            slots=list(self._slots),
+            failures=list(self._failures),
+            heartbeat_interval=interval_s,
+        )
+
+    def was_heard(self, heartbeat: HeartbeatRequest) -> None:
+        """The hub has these failures now."""
+        heard = {failure.id for failure in heartbeat.failures}
+        kept = [failure for failure in self._failures if failure.id not in heard]
+        self._failures.clear()
+        self._failures.extend(kept)

@@ -1,0 +1,87 @@
+"""Where a Docker engine (or Podman's service) may be, and what to do when there is none."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from gridnode.runtimes import RuntimeUnavailable
+
+CONNECT_TIMEOUT_S = 5.0
+
+
+def candidates(environment: Mapping[str, str]) -> list[str]:
+    """The addresses to try, in order; $DOCKER_HOST alone if it is set."""
+    named = environment.get("DOCKER_HOST")
+    if named:
+        return [named]
+    home = environment.get("HOME", "")
+    runtime_folder = environment.get("XDG_RUNTIME_DIR", "")
+    sockets = ["/var/run/docker.sock"]
+    if runtime_folder:
+        sockets += [f"{runtime_folder}/docker.sock", f"{runtime_folder}/podman/podman.sock"]
+    if home:
+        sockets += [f"{home}/.docker/run/docker.sock", f"{home}/.orbstack/run/docker.sock"]
+    sockets.append("/run/podman/podman.sock")
+    return [f"unix://{path}" for path in sockets]
+
+
+def find(environment: Mapping[str, str]) -> str:
+    """The first address where something listens; raises RuntimeUnavailable with what to do."""
+    addresses = candidates(environment)
+    refusals: list[OSError] = []
+    for address in addresses:
+        path = address.removeprefix("unix://")
+        if path == address:
+            return address  # tcp:// or ssh://: the engine's own client tells what is wrong
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.settimeout(CONNECT_TIMEOUT_S)
+                probe.connect(path)
+        except OSError as error:
+            error.filename = path
+            refusals.append(error)
+        else:
+            return address
+    raise _explain(refusals, is_macos=sys.platform == "darwin", user=_user())
+
+
+def _explain(refusals: list[OSError], *, is_macos: bool, user: str) -> RuntimeUnavailable:
+    tried = "connecting to Docker at " + ", ".join(str(e.filename) for e in refusals)
+    for error in refusals:
+        if isinstance(error, PermissionError):
+            return RuntimeUnavailable(
+                tried,
+                cause=f"user {user} has no permission for {error.filename}",
+                next_step=f"Run 'sudo usermod -aG docker {user}' and log in again (that group can"
+                " do all that root can), or use rootless Docker or Podman",
+            )
+    if is_macos:
+        return RuntimeUnavailable(
+            tried,
+            cause="nothing listens there",
+            next_step="Start Docker Desktop or OrbStack (or set DOCKER_HOST), and try again",
+        )
+    refused = next((e for e in refusals if isinstance(e, ConnectionRefusedError)), None)
+    installed = refused is not None or Path("/usr/bin/dockerd").exists()
+    start = "Start it with 'sudo systemctl start docker'" if installed else "Install it (Debian:"
+    rest = "" if installed else " 'sudo apt install docker.io')"
+    return RuntimeUnavailable(
+        tried,
+        cause="Docker is installed but does not run" if installed else "no engine is there",
+        next_step=f"{start}{rest}; for Podman run 'systemctl --user enable --now podman.socket';"
+        ' for another place set DOCKER_HOST; or, without containers, set runtime = "process"'
+        " in gridnode.toml",
+    )
+
+
+def _user() -> str:
+    try:
+        import pwd
+
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())

@@ -1,0 +1,162 @@
+"""Plain child processes, one per core: for machines without Docker, and hubs that are trusted.
+
+Each runs in a process group of its own, in an empty folder that goes with it, pinned to its core,
+with a limit on the memory it may allocate. That is no isolation: it can read what this user can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from gridcore.logs import EventLog
+from gridcore.wire import ImagePull, RuntimeName, TaskConfig
+from gridnode.ending import Ended
+from gridnode.runtimes import LOG_LINES, CannotStart, RunOrder
+from gridnode.watched import Watched
+
+OUTPUT_LINE_BYTES = 64 * 1024
+OUTPUT_ENDS_WITHIN_S = 1.0
+
+# What a program needs to find others and to speak the user's language; nothing of ours.
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
+
+MARK = "GRIDCORE_NODE"
+"""In the environment of every process of ours, so that leftovers can be told from others."""
+
+_CHILD = Path(__file__).with_name("process_child.py")
+
+log = EventLog("gridnode.process")
+
+
+class ProcessRuntime:
+    name: RuntimeName = "process"
+    host_alias: str | None = None
+
+    def __init__(self, *, node_id: str, memory_mb: int) -> None:
+        self._node_id = node_id
+        self._memory_bytes = memory_mb * 1024 * 1024
+        self.problem: Watched[str | None] = Watched(None)
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()  # there is no engine to watch
+
+    async def wait_available(self) -> None:
+        pass
+
+    async def prepare(self, task: TaskConfig, on_progress: Callable[[ImagePull], None]) -> None:  # noqa: ARG002
+        if not task.command:
+            raise CannotStart(
+                f"preparing task {task.task_name!r}",
+                cause='this node has runtime = "process", and the task has no command',
+                next_step="Give the task a command, or let nodes with Docker do it",
+            )
+
+    async def start(self, order: RunOrder) -> ProcessRun:
+        assert order.command, "prepare() comes first"
+        folder = tempfile.mkdtemp(prefix=f"{order.name}-")
+        passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", _CHILD),
+                "-" if order.core is None else str(order.core),
+                str(self._memory_bytes),
+                str(os.getpid()),
+                *order.command,
+                env=passed_on | {"TMPDIR": folder, MARK: self._node_id} | order.environment,
+                cwd=folder,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+                limit=OUTPUT_LINE_BYTES,
+            )
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise CannotStart(
+                f"starting {order.command[0]!r}",
+                cause=str(error),
+                next_step="Check the task's command on this machine",
+            ) from error
+        return ProcessRun(process, folder)
+
+    async def remove_leftovers(self) -> int:
+        """The kernel has ended our children with us; what they had started may be left."""
+        return await asyncio.to_thread(_remove_marked, self._node_id)
+
+    async def aclose(self) -> None:
+        pass
+
+
+class ProcessRun:
+    def __init__(self, process: asyncio.subprocess.Process, folder: str) -> None:
+        self._process = process
+        self._folder = folder
+        self._lines: deque[str] = deque(maxlen=LOG_LINES)
+        self._reading = asyncio.create_task(self._read_output())
+
+    async def wait(self) -> Ended:
+        code = await self._process.wait()
+        # What it started may hold its output open: that must not hold up the slot.
+        self._signal(signal.SIGKILL)
+        await self._finish_reading()
+        out_of_memory = code != 0 and any("MemoryError" in line for line in self._lines)
+        lines = () if code == 0 else tuple(self._lines)
+        return Ended(code, 0.0, out_of_memory=out_of_memory, log_lines=lines)
+
+    async def terminate(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    async def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    async def remove(self) -> None:
+        self._signal(signal.SIGKILL)
+        await self._process.wait()
+        await self._finish_reading()
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # The group's id is the leader's: it stays taken while any member lives.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+    async def _finish_reading(self) -> None:
+        # A process that left the group may hold the pipe open: nobody waits for that one.
+        await asyncio.wait({self._reading}, timeout=OUTPUT_ENDS_WITHIN_S)
+        self._reading.cancel()
+
+    async def _read_output(self) -> None:
+        assert self._process.stdout is not None
+        while True:
+            try:
+                line = await self._process.stdout.readline()
+            except ValueError:
+                continue  # longer than anybody wants to read: the stream has dropped it
+            if not line:
+                return
+            self._lines.append(line.decode("utf-8", "replace").rstrip())
+
+
+def _remove_marked(node_id: str) -> int:
+    killed = 0
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == node_id and process.pid != os.getpid():
+                process.kill()
+                killed += 1
+        except (psutil.Error, OSError):
+            continue
+    for folder in Path(tempfile.gettempdir()).glob(f"gridcore-*-{node_id}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+    return killed

@@ -1,0 +1,176 @@
+"""One core's loop: wait for work, run a container, see how it ends.
+
+idle --work--> starting --> running --exit 0--> idle
+                  |            |----crash-----> backing_off --pause--> idle
+                  |            '----stop------> stopping --> (the slot's end)
+                  '--cannot start--> backing_off
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import replace
+from typing import Protocol
+
+from gridcore.logs import EventLog
+from gridcore.wire import FailureReason, SlotState, TaskConfig
+from gridnode.cores import SlotPlace
+from gridnode.delivery import Delivery
+from gridnode.ending import Ended, RestartRule
+from gridnode.interruptible import Interrupted, pause, unless
+from gridnode.report import Report
+from gridnode.runtimes import CannotStart, Run, RunOrder, Runtime, RuntimeUnavailable
+
+KILLED_WITHIN_S = 15.0
+"""After SIGKILL the kernel may take a while; an engine that takes longer hangs."""
+
+log = EventLog("gridnode")
+
+
+class Announcer(Protocol):
+    async def announce(self) -> None: ...
+
+
+class Slot:
+    def __init__(
+        self,
+        place: SlotPlace,
+        task: TaskConfig,
+        *,
+        node_id: str,
+        stop_timeout_s: float,
+        runtime: Runtime,
+        delivery: Delivery,
+        report: Report,
+        announcer: Announcer,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._place = place
+        self._task = task
+        self._node_id = node_id
+        self._stop_timeout_s = stop_timeout_s
+        self._runtime = runtime
+        self._delivery = delivery
+        self._report = report
+        self._announcer = announcer
+        self._stopping = stopping
+        self._starts = 0
+
+    async def run(self) -> None:
+        """Returns when `stopping` is set and nothing of this slot runs any more."""
+        rule = RestartRule()
+        try:
+            while True:
+                self._set_state("idle")
+                await unless(self._stopping, self._runtime.wait_available())
+                await unless(self._stopping, self._delivery.wait_for_work())
+                ended = await self._run_once()
+                following = rule.after(ended, jitter=random.random())  # noqa: S311
+                if following.failure:
+                    self._report_failure(following.failure, following.message, ended)
+                if following.pause_s:
+                    self._set_state("backing_off", failed=True)
+                    await pause(self._stopping, following.pause_s)
+        except Interrupted:
+            pass
+        finally:
+            self._set_state("idle")
+
+    async def _run_once(self) -> Ended:
+        self._set_state("starting")
+        if self._report.active_containers == 1:
+            # From here on the hub must not take the node for one that holds no item.
+            await self._announcer.announce()
+        waiting_before = await self._delivery.waiting()
+        began = time.monotonic()
+        try:
+            run = await self._runtime.start(self._order())
+        except RuntimeUnavailable as error:
+            log.warning("start_failed", slot=self._place.number, error=error)
+            return Ended(None, 0.0, was_ours=True)
+        except CannotStart as error:
+            return Ended(None, 0.0, start_error=str(error))
+        try:
+            self._set_state("running")
+            ended = await self._watch(run)
+        finally:
+            # Also when this task is cancelled: nothing may run on unwatched.
+            await run.remove()
+        ran_s = time.monotonic() - began
+        took_nothing = False
+        if ended.exit_code == 0 and waiting_before:
+            waiting_after = await self._delivery.waiting()
+            took_nothing = waiting_after is not None and waiting_after >= waiting_before
+        return replace(ended, ran_s=ran_s, took_nothing=took_nothing)
+
+    async def _watch(self, run: Run) -> Ended:
+        try:
+            return await unless(self._stopping, run.wait())
+        except Interrupted:
+            self._set_state("stopping")
+        await run.terminate()
+        try:
+            async with asyncio.timeout(self._stop_timeout_s):
+                ended = await run.wait()
+        except TimeoutError:
+            log.warning("stop_timeout", slot=self._place.number, after_s=self._stop_timeout_s)
+            await run.kill()
+            try:
+                async with asyncio.timeout(KILLED_WITHIN_S):
+                    ended = await run.wait()
+            except TimeoutError:
+                ended = Ended(None, 0.0)
+        return replace(ended, was_ours=True)
+
+    def _order(self) -> RunOrder:
+        self._starts += 1
+        slot, task = self._place.number, self._task
+        input_url, output_url = self._delivery.urls(slot)
+        name = f"gridcore-{task.task_name}-{self._node_id}-{slot}"
+        return RunOrder(
+            name=name,
+            task=task.task_name,
+            slot=slot,
+            core=self._place.core,
+            image=task.image,
+            command=task.command,
+            environment={
+                "TASK_NAME": task.task_name,
+                "NODE_ID": self._node_id,
+                "INSTANCE_ID": f"{self._node_id}-{slot}-{self._starts}",
+                "INPUT_REDIS_URL": input_url,
+                "OUTPUT_REDIS_URL": output_url,
+                "INPUT_QUEUE": task.input_queue,
+                "OUTPUT_QUEUE": task.output_queue,
+                # It has one core: libraries that count the machine's would fight over it.
+                "OMP_NUM_THREADS": "1",
+                "OPENBLAS_NUM_THREADS": "1",
+                "MKL_NUM_THREADS": "1",
+                "NUMEXPR_NUM_THREADS": "1",
+                "VECLIB_MAXIMUM_THREADS": "1",
+                "GOMAXPROCS": "1",
+                "RAYON_NUM_THREADS": "1",
+            },
+        )
+
+    def _set_state(self, state: SlotState, *, failed: bool = False) -> None:
+        self._report.set_slot(self._place.number, state, failed=failed)
+
+    def _report_failure(self, failure: FailureReason, message: str, ended: Ended) -> None:
+        log.warning(
+            "run_failed",
+            task=self._task.task_name,
+            slot=self._place.number,
+            reason=failure,
+            message=message,
+        )
+        self._report.add_failure(
+            failure,
+            message,
+            task=self._task.task_name,
+            slot=self._place.number,
+            exit_code=ended.exit_code,
+            log_lines=ended.log_lines,
+        )

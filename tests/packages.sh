@@ -1,0 +1,119 @@
+#!/bin/bash
+# Installs what the tests on real parts need, on Debian and its kin:
+#
+#     tests/packages.sh [CACHE_FOLDER]        (default: $GRIDCORE_TEST_CACHE, else .cache/tests)
+#
+# The Docker engine, a registry, Redis and the emulation of arm64 become packages of the system;
+# the static busybox of both architectures, of which the test images are made, goes to
+# CACHE_FOLDER as busybox-amd64 and busybox-arm64. What is there already is left alone. Where
+# nothing can be installed the script says what is missing and succeeds: the tests that need it
+# are then skipped.
+set -euo pipefail
+
+cache=${1:-${GRIDCORE_TEST_CACHE:-$(dirname "${BASH_SOURCE[0]}")/../.cache/tests}}
+case $cache in /*) ;; *) cache=$PWD/$cache ;; esac
+PATH=$PATH:/usr/sbin:/sbin
+export DEBIAN_FRONTEND=noninteractive
+
+# A command that shows that a package (or another one that does the same) is there.
+declare -A package_of=(
+    [dockerd]=docker.io
+    [containerd]=containerd
+    [runc]=runc
+    [iptables]=iptables
+    [ip]=iproute2
+    [docker-registry]=docker-registry
+    [redis-server]=redis-server
+    [qemu-aarch64-static]=qemu-user-static
+    [update-binfmts]=binfmt-support
+)
+
+packages=()
+for command in "${!package_of[@]}"; do
+    command -v "$command" > /dev/null || packages+=("${package_of[$command]}")
+done
+binaries=()
+for architecture in amd64 arm64; do
+    [ -x "$cache/busybox-$architecture" ] || binaries+=("$architecture")
+done
+if [ ${#packages[@]} -eq 0 ] && [ ${#binaries[@]} -eq 0 ]; then
+    exit 0
+fi
+
+give_up() {
+    echo "tests/packages.sh: $1; missing: ${packages[*]} ${binaries[*]/#/busybox-}" >&2
+    exit 0
+}
+
+command -v apt-get > /dev/null || give_up "there is no apt-get"
+
+scratch=$(mktemp -d)
+policy=/usr/sbin/policy-rc.d
+policy_replaced=
+clean_up() {
+    if [ -n "$policy_replaced" ]; then
+        rm -f "$policy"
+        [ ! -e "$scratch/policy-rc.d" ] || cp -a "$scratch/policy-rc.d" "$policy"
+    fi
+    rm -rf "$scratch"
+}
+trap clean_up EXIT
+# apt fetches as a user of its own, who must be able to enter.
+chmod 755 "$scratch"
+
+apt() {
+    apt-get -q -o DPkg::Lock::Timeout=300 "$@" >> "$scratch/log" 2>&1
+}
+
+# The services of these packages must not start: the tests start what they need themselves.
+install() {
+    if [ -z "$policy_replaced" ]; then
+        [ ! -e "$policy" ] || cp -a "$policy" "$scratch/policy-rc.d"
+        policy_replaced=yes
+        printf '#!/bin/sh\nexit 101\n' > "$policy"
+        chmod 755 "$policy"
+    fi
+    apt install -y --no-install-recommends "${packages[@]}"
+}
+
+if [ ${#packages[@]} -gt 0 ]; then
+    [ "$(id -u)" = 0 ] || give_up "only root can install packages"
+    # The package lists may be missing or so old that the files they name are gone.
+    install || { apt update && install; } || {
+        tail -n 20 "$scratch/log" >&2
+        give_up "apt-get failed"
+    }
+    packages=()
+fi
+
+# With package lists of its own, so that the machine's apt need not know the other architecture.
+fetch_busybox() {
+    local architecture=$1 apt_root="$scratch/$1"
+    local options=(
+        -o "APT::Architecture=$architecture"
+        -o "APT::Architectures=$architecture"
+        -o "Acquire::Languages=none"
+        -o "Dir::State::Lists=$apt_root/lists"
+        -o "Dir::Cache=$apt_root/cache"
+    )
+    mkdir -p "$apt_root/lists/partial" "$apt_root/cache/archives/partial" "$apt_root/files"
+    cd "$apt_root"
+    apt "${options[@]}" update &&
+        apt "${options[@]}" download busybox-static &&
+        dpkg-deb -x busybox-static_*.deb files &&
+        install_binary files/bin/busybox "$cache/busybox-$architecture"
+}
+
+install_binary() {
+    mkdir -p "$(dirname "$2")"
+    cp "$1" "$2.$$"
+    chmod 755 "$2.$$"
+    mv "$2.$$" "$2"
+}
+
+for architecture in "${binaries[@]}"; do
+    fetch_busybox "$architecture" || {
+        tail -n 20 "$scratch/log" >&2
+        give_up "busybox for $architecture could not be fetched"
+    }
+done

@@ -1,0 +1,1 @@
+"""Real parts for the tests: a Docker engine, a registry, Redis, images of two architectures."""

@@ -1,0 +1,43 @@
+"""Starting and ending the servers that tests use."""
+
+import socket
+import subprocess
+from pathlib import Path
+
+END_WITHIN_S = 60.0
+"""A server that has not ended by then is killed. Docker's may wait for containers that were given
+half a minute to stop."""
+
+
+def free_port() -> int:
+    """A TCP port that nobody listened on a moment ago."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def start_process(command: list[str], *, log: Path) -> subprocess.Popen[bytes]:
+    """A process that outlives a Ctrl-C in the terminal, so that its owner can end it in order."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """Terminates, waits, and kills what does not listen."""
+    process.terminate()
+    try:
+        process.wait(END_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def tail(log: Path, *, lines: int = 20) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
