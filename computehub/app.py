@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 from starlette.types import ASGIApp
@@ -31,9 +33,26 @@ def create_app(hub: Hub, *, token: str) -> ASGIApp:
     for part in (tasks, nodes, gridnode):
         app.include_router(part.router)
 
+    _describe_token(app)
+
     @app.get("/health", tags=["health"], response_class=PlainTextResponse)
     async def health() -> str:
         """OK while this process serves, whether or not it can reach Redis."""
         return "OK"
 
     return TokenCheck(app, token=token)
+
+
+def _describe_token(app: FastAPI) -> None:
+    """Adds the "Authorize" button to /docs; TokenCheck does the asking."""
+    describe = app.openapi
+
+    def described() -> dict[str, Any]:
+        description = describe()
+        description["components"]["securitySchemes"] = {
+            "bearerAuth": {"type": "http", "scheme": "bearer"}
+        }
+        description["security"] = [{"bearerAuth": []}]
+        return description
+
+    app.openapi = described  # type: ignore[method-assign]

@@ -50,5 +50,7 @@ def _explain_invalid(_request: Request, error: Exception) -> JSONResponse:
             said = "there is no such field; /docs lists those that there are"
         if part["type"] == "json_invalid":
             where, said = "", f"the body is not JSON: {part['ctx']['error']}"
+        if part["type"] == "model_attributes_type":
+            said = "the body is not JSON: send it with 'Content-Type: application/json'"
         sentences.append(f"{where}: {said}" if where else said)
     return problem(422, "invalid", "; ".join(sentences))

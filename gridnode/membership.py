@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from gridcore.backoff import full_jitter_s
@@ -179,17 +180,15 @@ class Membership:
             await asyncio.sleep(self._retry_pause_s(error, 3))
 
     async def _until_due(self, pause_s: float) -> None:
-        """Until the next regular heartbeat, or soon after a change, or at once if asked."""
-        loop = asyncio.get_running_loop()
-        due = loop.time() + pause_s
-        not_before = loop.time() + min(CHANGE_SPACING_S, pause_s)
-        for event, moment in ((self._beat_now, not_before), (None, due)):
-            try:
-                async with asyncio.timeout_at(moment):
-                    await (event.wait() if event else self._wait_for_change())
-            except TimeoutError:
-                continue
-            return
+        """Until the next regular heartbeat; soon after a change; at once when asked."""
+        spacing_s = min(CHANGE_SPACING_S, pause_s)
+        try:
+            async with asyncio.timeout(spacing_s):
+                await self._beat_now.wait()
+        except TimeoutError:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s - spacing_s):
+                    await self._wait_for_change()
 
     async def _wait_for_change(self) -> None:
         asked = asyncio.create_task(self._beat_now.wait())

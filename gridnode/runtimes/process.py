@@ -66,6 +66,9 @@ class ProcessRuntime:
         assert order.command, "prepare() comes first"
         folder = tempfile.mkdtemp(prefix=f"{order.name}-")
         passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        # A pipe of our own: asyncio's Process.wait() waits until its pipes are closed, and what the
+        # program has left in the background may hold them open for ever.
+        output, its_end = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", _CHILD),
@@ -76,19 +79,21 @@ class ProcessRuntime:
                 env=passed_on | {"TMPDIR": folder, MARK: self._node_id} | order.environment,
                 cwd=folder,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
+                stdout=its_end,
+                stderr=its_end,
                 start_new_session=True,
-                limit=OUTPUT_LINE_BYTES,
             )
         except OSError as error:
+            os.close(output)
             shutil.rmtree(folder, ignore_errors=True)
             raise CannotStart(
                 f"starting {order.command[0]!r}",
                 cause=str(error),
                 next_step="Check the task's command on this machine",
             ) from error
-        return ProcessRun(process, folder)
+        finally:
+            os.close(its_end)
+        return ProcessRun(process, output, folder)
 
     async def remove_leftovers(self) -> int:
         """The kernel has ended our children with us; what they had started may be left."""
@@ -99,15 +104,15 @@ class ProcessRuntime:
 
 
 class ProcessRun:
-    def __init__(self, process: asyncio.subprocess.Process, folder: str) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, output: int, folder: str) -> None:
         self._process = process
         self._folder = folder
         self._lines: deque[str] = deque(maxlen=LOG_LINES)
-        self._reading = asyncio.create_task(self._read_output())
+        self._reading = asyncio.create_task(self._read_lines(output))
 
     async def wait(self) -> Ended:
         code = await self._process.wait()
-        # What it started may hold its output open: that must not hold up the slot.
+        # What it has left in the background ends with it.
         self._signal(signal.SIGKILL)
         await self._finish_reading()
         out_of_memory = code != 0 and any("MemoryError" in line for line in self._lines)
@@ -132,20 +137,26 @@ class ProcessRun:
             os.killpg(self._process.pid, number)
 
     async def _finish_reading(self) -> None:
-        # A process that left the group may hold the pipe open: nobody waits for that one.
+        # A process that has left the group may hold the pipe open: nobody waits for that one.
         await asyncio.wait({self._reading}, timeout=OUTPUT_ENDS_WITHIN_S)
         self._reading.cancel()
 
-    async def _read_output(self) -> None:
-        assert self._process.stdout is not None
-        while True:
-            try:
-                line = await self._process.stdout.readline()
-            except ValueError:
-                continue  # longer than anybody wants to read: the stream has dropped it
-            if not line:
-                return
-            self._lines.append(line.decode("utf-8", "replace").rstrip())
+    async def _read_lines(self, output: int) -> None:
+        reader = asyncio.StreamReader(limit=OUTPUT_LINE_BYTES)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(output, "rb", buffering=0)
+        )
+        try:
+            while True:
+                try:
+                    line = await reader.readline()
+                except ValueError:
+                    continue  # longer than anybody wants to read: the stream has dropped it
+                if not line:
+                    return
+                self._lines.append(line.decode("utf-8", "replace").rstrip())
+        finally:
+            transport.close()
 
 
 def _remove_marked(node_id: str) -> int:

@@ -16,6 +16,7 @@ from tests.support import redis_server as redis_servers
 from tests.support import registry as registries
 from tests.support.docker_engine import DockerEngine, EngineError
 from tests.support.images import Architecture, Busybox, busybox_image, consumer_image
+from tests.support.programs import HubProgram
 from tests.support.redis_server import RedisServer
 from tests.support.registry import FaultyRegistry, Registry
 
@@ -144,3 +145,10 @@ def redis_for_containers(docker_engine: DockerEngine) -> Iterator[RedisServer]:
     require(redis_servers.unavailable_reason())
     with RedisServer(password=REDIS_PASSWORD, bind=("127.0.0.1", docker_engine.gateway)) as server:
         yield server
+
+
+@pytest.fixture
+def hub(redis_server: RedisServer) -> Iterator[HubProgram]:
+    """A hub on a Redis of its own."""
+    with HubProgram(redis_url=redis_server.url) as hub:
+        yield hub

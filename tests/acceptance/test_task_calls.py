@@ -1,0 +1,207 @@
+"""The task calls of the wire table, as a script written against it sees them."""
+
+from typing import Any
+
+import pytest
+
+from tests.support.programs import HubProgram
+
+
+def refused(hub: HubProgram, status: int, **body: Any) -> str:
+    """The sentence with which the hub refuses a task."""
+    response = hub.http.post("/api/tasks", json=body)
+    assert response.status_code == status, response.text
+    return str(response.json()["detail"])
+
+
+def test_the_first_task_starts_at_once_and_the_others_wait_in_order(hub: HubProgram) -> None:
+    for name in ("first", "second", "third"):
+        assert hub.http.post("/api/tasks", json={"name": name, "image": "i"}).status_code == 201
+
+    tasks = hub.get("/api/tasks")
+
+    assert tasks["current"] == "first"
+    assert tasks["pending"] == ["second", "third"]
+    assert tasks["completed"] == []
+
+
+def test_next_moves_on_until_there_is_none_to_go_to(hub: HubProgram) -> None:
+    hub.submit("first", image="i")
+    hub.submit("second", image="i")
+
+    assert hub.post("/api/tasks/next") == {"previous": "first", "current": "second"}
+    refusal = hub.http.post("/api/tasks/next")
+
+    assert refusal.status_code == 400
+    assert "no task is waiting" in refusal.json()["detail"]
+    tasks = hub.get("/api/tasks")
+    assert (tasks["current"], tasks["completed"]) == ("second", ["first"])
+
+
+def test_finish_ends_the_running_task_and_starts_the_next(hub: HubProgram) -> None:
+    hub.submit("first", image="i")
+    hub.submit("second", image="i")
+
+    finished = hub.post("/api/tasks/finish")
+    last = hub.post("/api/tasks/finish")
+
+    assert (finished["completed"], finished["started"]) == ("first", "second")
+    assert (last["completed"], last["started"]) == ("second", None)
+    assert isinstance(finished["message"], str)
+    assert hub.http.post("/api/tasks/finish").status_code == 400
+    assert hub.get("/api/tasks")["completed"] == ["first", "second"]
+
+
+def test_a_task_starts_at_once_when_all_before_it_are_done(hub: HubProgram) -> None:
+    hub.submit("first", image="i")
+    hub.post("/api/tasks/finish")
+
+    assert hub.submit("second", image="i")["state"] == "running"
+
+
+def test_a_completed_task_can_be_submitted_again_but_a_live_one_cannot(hub: HubProgram) -> None:
+    hub.submit("again", image="i")
+    assert "runs or waits already" in refused(hub, 409, name="again", image="i")
+    hub.submit("waiting", image="i")
+    assert "runs or waits already" in refused(hub, 409, name="waiting", image="i")
+
+    hub.post("/api/tasks/finish")
+    hub.submit("again", image="i")
+
+    tasks = hub.get("/api/tasks")
+    assert (tasks["current"], tasks["pending"]) == ("waiting", ["again"])
+    assert tasks["completed"] == []
+
+
+def test_queues_and_redis_have_the_defaults_of_the_design(hub: HubProgram) -> None:
+    hub.submit("plain", image="i")
+    hub.submit("elsewhere", image="i", input_redis="redis://:pw@in:7000/1", input_queue="work")
+
+    plain, elsewhere = hub.task("plain"), hub.task("elsewhere")
+
+    assert (plain["input_queue"], plain["output_queue"]) == ("plain:input", "plain:output")
+    assert elsewhere["input_redis"] == elsewhere["output_redis"] == "redis://:***@in:7000/1"
+    assert (elsewhere["input_queue"], elsewhere["output_queue"]) == ("work", "elsewhere:output")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"name": "t"}, "has nothing to run: give it 'image', 'images'"),
+        ({"image": "i"}, "name: Field required"),
+        ({"name": "a b", "image": "i"}, "cannot be part of a container's name"),
+        ({"name": "-t", "image": "i"}, "cannot be part of a container's name"),
+        ({"name": "t", "images": {"linux/riscv64": "i"}}, "use one of linux/amd64, linux/arm64"),
+        ({"name": "t", "image": "i", "input_redis": "http://x"}, "Write it as redis://"),
+        ({"name": "t", "image": "i", "input_redis": "redis://h/x"}, "not a number"),
+        ({"name": "t", "image": "i", "output_queue": "t:input"}, "results would be taken as items"),
+        ({"name": "t", "image": "i", "auto_advnace": True}, "there is no such field"),
+        ({"name": "t", "image": "two words"}, "no image reference"),
+        ({"name": "t", "command": []}, "command"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_what_to_change(
+    hub: HubProgram, body: dict[str, Any], said: str
+) -> None:
+    assert said in refused(hub, 422, **body)
+    assert hub.get("/api/tasks")["current"] is None
+
+
+def test_a_body_that_is_not_json_is_refused_in_words(hub: HubProgram) -> None:
+    as_json = {"Content-Type": "application/json"}
+    broken = hub.http.post("/api/tasks", content="{name: t}", headers=as_json)
+    unnamed = hub.http.post("/api/tasks", content='{"name": "t"}')
+
+    assert (broken.status_code, unnamed.status_code) == (422, 422)
+    assert "the body is not JSON: Expecting property name" in broken.json()["detail"]
+    assert "Content-Type: application/json" in unnamed.json()["detail"]
+
+
+def test_no_password_is_ever_shown(hub: HubProgram) -> None:
+    secret = "Tr0ub4dor"
+    hub.submit("t", image="i", input_redis=f"redis://user:{secret}@127.0.0.1:1/0")
+
+    shown = [
+        hub.http.get("/api/tasks/t").text,
+        refused(hub, 422, name="u", image="i", input_redis=f"redis://:{secret}@:99999/0"),
+        refused(hub, 422, name="v", image="i", output_redis=f"amqp://me:{secret}@host"),
+        hub.log,
+    ]
+
+    assert not [text for text in shown if secret in text]
+    assert hub.task("t")["queues"]["input"] is None
+    assert "redis://user:***@127.0.0.1:1/0" in hub.task("t")["queues"]["error"]
+
+
+def test_a_running_task_is_deleted_only_by_force(hub: HubProgram) -> None:
+    hub.submit("running", image="i")
+    hub.submit("waiting", image="i")
+
+    refusal = hub.http.delete("/api/tasks/running")
+    forced = hub.http.delete("/api/tasks/running", params={"force": True})
+
+    assert (refusal.status_code, forced.status_code) == (409, 200)
+    assert "?force=true" in refusal.json()["detail"]
+    tasks = hub.get("/api/tasks")
+    assert (tasks["current"], tasks["pending"], tasks["completed"]) == ("waiting", [], [])
+    assert hub.http.get("/api/tasks/running").status_code == 404
+
+
+def test_deleting_leaves_the_queues_and_every_other_task_alone(hub: HubProgram) -> None:
+    for name in ("running", "one", "two"):
+        hub.submit(name, image="i")
+
+    assert hub.http.delete("/api/tasks/one").status_code == 200
+    assert hub.http.delete("/api/tasks/one").status_code == 404
+
+    tasks = hub.get("/api/tasks")
+    assert (tasks["current"], tasks["pending"]) == ("running", ["two"])
+
+
+def test_every_call_but_health_needs_the_token(hub: HubProgram) -> None:
+    without, wrong = {"Authorization": ""}, {"Authorization": "Bearer wrong"}
+
+    for method, path in [
+        ("GET", "/api/tasks"),
+        ("POST", "/api/tasks"),
+        ("POST", "/api/tasks/next"),
+        ("DELETE", "/api/tasks/t"),
+        ("GET", "/api/nodes"),
+        ("POST", "/gridnode/register"),
+        ("POST", "/gridnode/heartbeat"),
+        ("GET", "/gridnode/task?platform=linux/amd64"),
+        ("GET", "/no/such/call"),
+    ]:
+        for headers in (without, wrong):
+            response = hub.http.request(method, path, headers=headers)
+            assert response.status_code == 401, (method, path)
+            assert "Bearer" in response.headers["WWW-Authenticate"]
+    health = hub.http.get("/health", headers=without)
+    assert (health.status_code, health.text) == (200, "OK")
+
+
+def test_the_api_is_described_for_people_and_for_programs(hub: HubProgram) -> None:
+    page = hub.http.get("/docs", headers={"Authorization": ""})
+    description = hub.get("/openapi.json")
+
+    assert page.status_code == 200
+    assert "swagger" in page.text
+    calls = {
+        f"{method.upper()} {path}" for path, by in description["paths"].items() for method in by
+    }
+    assert calls == {
+        "GET /health",
+        "POST /api/tasks",
+        "GET /api/tasks",
+        "GET /api/tasks/{name}",
+        "DELETE /api/tasks/{name}",
+        "POST /api/tasks/next",
+        "POST /api/tasks/finish",
+        "GET /api/nodes",
+        "POST /api/nodes/{node_id}/stop",
+        "POST /gridnode/register",
+        "POST /gridnode/heartbeat",
+        "POST /gridnode/goodbye",
+        "GET /gridnode/task",
+    }
+    assert "bearerAuth" in description["components"]["securitySchemes"]
