@@ -38,7 +38,8 @@ class Agent:
             beside = [
                 group.create_task(self._membership.run()),
                 group.create_task(self._runtime.run()),
-                group.create_task(self._report_engine_problems()),
+                # Before the first attempt to reach the engine there is nothing to report.
+                group.create_task(self._report_engine_problems(self._runtime.problem.value)),
                 group.create_task(self._heed_the_hub()),
             ]
             try:
@@ -92,12 +93,10 @@ class Agent:
                 log.info("leftovers_removed", count=removed)
             return
 
-    async def _report_engine_problems(self) -> None:
-        problem = self._runtime.problem.value
+    async def _report_engine_problems(self, known: str | None) -> None:
         while True:
-            self._report.set_problem("engine", problem)
-            known = problem
-            problem = await self._runtime.problem.wait_until(lambda p: p != known)  # noqa: B023
+            known = await self._runtime.problem.wait_until(lambda p: p != known)  # noqa: B023
+            self._report.set_problem("engine", known)
 
     async def _heed_the_hub(self) -> None:
         await self._membership.stop_requested.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import sys
 
@@ -11,8 +12,28 @@ import click
 from gridcore import __version__, logs
 from gridcore.errors import GridCoreError
 
+_COMMANDS = {
+    "doctor": "gridnode.commands.doctor:doctor",
+    "engine": "gridnode.commands.engine:engine",
+    "python-image": "gridnode.commands.python_image:python_image",
+}
 
-@click.group(invoke_without_command=True)
+
+class _LazyGroup(click.Group):
+    """Imports a command when it is asked for: a node need not hold in memory what it never runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.group(cls=_LazyGroup, invoke_without_command=True)
 @click.version_option(__version__, prog_name="gridnode")
 @click.option("-v", "--verbose", is_flag=True, help="Log what is for developers, too.")
 @click.pass_context

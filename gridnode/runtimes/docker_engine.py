@@ -389,9 +389,8 @@ class _Pull:
                     error = f"no progress for {self._no_progress_s:.0f} s"
                     break
             stream.close()
-        except requests.exceptions.ConnectionError as broken:
-            if not isinstance(broken.args[0] if broken.args else None, _READ_TIMEOUTS):
-                raise
+        except (requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError):
+            # The SDK reads the stream through urllib3 itself, and lets its errors through.
             error = f"no progress for {self._no_progress_s:.0f} s"
         except docker.errors.APIError as refused:
             error = refused.explanation or str(refused)
@@ -415,9 +414,6 @@ class _Pull:
             )
             return int(detail["current"]) > before
         return not status.startswith(("Retrying", "Waiting"))
-
-
-_READ_TIMEOUTS = (urllib3.exceptions.ReadTimeoutError, TimeoutError)
 
 
 @contextmanager

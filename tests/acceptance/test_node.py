@@ -35,11 +35,14 @@ class Queue:
         return [str(result) for result in self.redis.lrange(self._output, 0, -1)]
 
     def wait_for(self, *results: str, within_s: float = 20) -> None:
-        wait_until(
-            lambda: sorted(self.results) == sorted(results),
-            within_s=within_s,
-            what=f"the results are {results[:5]}",
-        )
+        try:
+            wait_until(
+                lambda: sorted(self.results) == sorted(results),
+                within_s=within_s,
+                what="all results are there, once",
+            )
+        except AssertionError as error:
+            pytest.fail(f"{error}: {self.results[:20]}, {self.waiting} waiting")
 
     def wait_for_result(self, result: str, *, times: int = 1, within_s: float = 20) -> None:
         wait_until(
