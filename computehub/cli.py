@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 
 import click
 
 from computehub.config import FILE_NAME, HubConfig, load_or_create
 from computehub.store import settings as store_settings
-from gridcore import __version__, config_file, logs
+from gridcore import __version__, command_line, config_file, logs
 from gridcore.errors import GridCoreError
 
 
@@ -64,14 +63,4 @@ def redis_url() -> None:
 
 
 def main() -> None:
-    try:
-        cli()
-    except GridCoreError as error:
-        click.echo(f"computehub: {error}", err=True)
-        sys.exit(1)
-    except BaseExceptionGroup as group:
-        ours, others = group.split(GridCoreError)
-        if ours is None or others is not None:
-            raise
-        click.echo(f"computehub: {ours.exceptions[0]}", err=True)
-        sys.exit(1)
+    command_line.run(cli, "computehub")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
-import sys
 
 import click
 
-from gridcore import __version__, logs
-from gridcore.errors import GridCoreError
+from gridcore import __version__, command_line, logs
 
 _COMMANDS = {
     "doctor": "gridnode.commands.doctor:doctor",
@@ -19,21 +16,7 @@ _COMMANDS = {
 }
 
 
-class _LazyGroup(click.Group):
-    """Imports a command when it is asked for: a node need not hold in memory what it never runs."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return sorted(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in _COMMANDS:
-            return None
-        module, _, attribute = _COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
-
-
-@click.group(cls=_LazyGroup, invoke_without_command=True)
+@click.group(cls=command_line.LazyGroup, lazy=_COMMANDS, invoke_without_command=True)
 @click.version_option(__version__, prog_name="gridnode")
 @click.option("-v", "--verbose", is_flag=True, help="Log what is for developers, too.")
 @click.pass_context
@@ -53,14 +36,4 @@ def run() -> None:
 
 
 def main() -> None:
-    try:
-        cli()
-    except GridCoreError as error:
-        click.echo(f"gridnode: {error}", err=True)
-        sys.exit(1)
-    except BaseExceptionGroup as group:
-        ours, others = group.split(GridCoreError)
-        if ours is None or others is not None:
-            raise
-        click.echo(f"gridnode: {ours.exceptions[0]}", err=True)
-        sys.exit(1)
+    command_line.run(cli, "gridnode")

@@ -9,16 +9,20 @@ HubError
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-import httpx
-from pydantic import BaseModel, TypeAdapter, ValidationError
+# httpx imports its own command line if rich is there, and rich costs 6 MB of a Pi's memory.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
-from gridcore.errors import GridCoreError
-from gridcore.wire import (
+import httpx  # noqa: E402
+from pydantic import BaseModel, TypeAdapter, ValidationError  # noqa: E402
+
+from gridcore.errors import GridCoreError  # noqa: E402
+from gridcore.wire import (  # noqa: E402
     STOP_HEADER,
     VERSION_HEADER,
     GoodbyeRequest,
@@ -72,7 +76,7 @@ class HubClient:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, server_url: str, token: str) -> AsyncIterator[HubClient]:
+    async def connect(cls, server_url: str, token: str) -> AsyncIterator[Self]:
         async with httpx.AsyncClient(
             base_url=server_url,
             headers={"Authorization": f"Bearer {token}"},
@@ -83,17 +87,14 @@ class HubClient:
         ) as http:
             yield cls(http, server_url)
 
-    async def health(self) -> None:
-        await self._call("GET", "/health")
-
     async def register(self, request: RegisterRequest) -> RegisterReply:
-        response = await self._call(
+        response = await self.call(
             "POST", "/gridnode/register", json=request.model_dump(mode="json")
         )
         return self._read(RegisterReply, response)
 
     async def heartbeat(self, request: HeartbeatRequest) -> HeartbeatReply:
-        response = await self._call(
+        response = await self.call(
             "POST", "/gridnode/heartbeat", json=request.model_dump(mode="json")
         )
         return self._read(HeartbeatReply, response)
@@ -115,7 +116,7 @@ class HubClient:
         }
         if version is not None:
             params |= {"version": version, "wait": wait_s}
-        response = await self._call(
+        response = await self.call(
             "GET",
             "/gridnode/task",
             params=params,
@@ -134,11 +135,11 @@ class HubClient:
         )
 
     async def goodbye(self, node_id: str) -> None:
-        await self._call(
+        await self.call(
             "POST", "/gridnode/goodbye", json=GoodbyeRequest(node_id=node_id).model_dump()
         )
 
-    async def _call(self, method: str, path: str, **details: Any) -> httpx.Response:
+    async def call(self, method: str, path: str, **details: Any) -> httpx.Response:
         what = f"{method} {self._server_url}{path}"
         try:
             response = await self._http.request(method, path, **details)

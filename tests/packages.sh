@@ -3,8 +3,8 @@
 #
 #     tests/packages.sh [CACHE_FOLDER]        (default: $GRIDCORE_TEST_CACHE, else .cache/tests)
 #
-# The Docker engine, a registry, Redis and the emulation of arm64 become packages of the system;
-# the static busybox of both architectures, of which the test images are made, goes to
+# The Docker engine, a registry, Redis, the emulation of arm64 and faketime become packages of the
+# system; the static busybox of both architectures, of which the test images are made, goes to
 # CACHE_FOLDER as busybox-amd64 and busybox-arm64. What is there already is left alone. Where
 # nothing can be installed the script says what is missing and succeeds: the tests that need it
 # are then skipped.
@@ -26,6 +26,7 @@ declare -A package_of=(
     [redis-server]=redis-server
     [qemu-aarch64-static]=qemu-user-static
     [update-binfmts]=binfmt-support
+    [faketime]=faketime
 )
 
 packages=()

@@ -52,7 +52,7 @@ def load_or_choose(folder: Path) -> StoreSettings:
 
 def server_config(settings: StoreSettings, folder: Path, host: str) -> str:
     """The server's configuration file; it holds the password, which a command line would show."""
-    reachable = {"0.0.0.0": "0.0.0.0", "::": "* -::*"}.get(host, f"127.0.0.1 {host}")  # noqa: S104
+    reachable = {"0.0.0.0": "0.0.0.0", "::": "* -::*"}.get(host, f"127.0.0.1 {host}")
     if host in ("127.0.0.1", "localhost"):
         reachable = "127.0.0.1"
     return "\n".join(

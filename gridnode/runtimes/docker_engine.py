@@ -137,8 +137,9 @@ class ExitStream:
 class Engine:
     """A connection to one engine, made by `connect` and made anew after it was lost."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, call_timeout_s: float = CALL_TIMEOUT_S) -> None:
         self._address = address
+        self._call_timeout_s = call_timeout_s
         self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="docker")
         self._client: _Client | None = None
 
@@ -146,7 +147,7 @@ class Engine:
         def call() -> EngineInfo:
             if self._client is not None:
                 self._client.close()
-            self._client = self._new_client(CALL_TIMEOUT_S)
+            self._client = self._new_client(self._call_timeout_s)
             info = self._client.info()
             return EngineInfo(
                 version=str(info.get("ServerVersion", "")),
@@ -263,10 +264,20 @@ class Engine:
 
     async def load_image(self, archive: IO[bytes]) -> None:
         """Takes in the images of a `docker save` archive."""
-        await self._in_thread(
-            "loading an image",
-            lambda: list(self._connected().load_image(archive)),  # type: ignore[no-untyped-call]
-        )
+
+        def call() -> None:
+            stream = self._connected().load_image(archive)  # type: ignore[no-untyped-call]
+            for message in stream:
+                # Neither the SDK nor the status of the answer tells of a failure.
+                failed = message.get("error") or message.get("message")
+                if failed:
+                    raise EngineRefused(
+                        "loading an image",
+                        cause=f"Docker refused ({failed})",
+                        next_step="Check the archive, and the space on the engine's disk",
+                    )
+
+        await self._in_thread("loading an image", call)
 
     async def pull(
         self,

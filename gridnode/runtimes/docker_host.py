@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from gridnode.runtimes import RuntimeUnavailable
 
@@ -46,10 +46,23 @@ def find(environment: Mapping[str, str]) -> str:
             refusals.append(error)
         else:
             return address
-    raise _explain(refusals, is_macos=sys.platform == "darwin", user=_user())
+    raise _explain(
+        refusals,
+        docker_host=environment.get("DOCKER_HOST"),
+        is_macos=sys.platform == "darwin",
+        is_installed=_is_installed(),
+        user=_user(),
+    )
 
 
-def _explain(refusals: list[OSError], *, is_macos: bool, user: str) -> RuntimeUnavailable:
+def _explain(
+    refusals: list[OSError],
+    *,
+    docker_host: str | None,
+    is_macos: bool,
+    is_installed: bool,
+    user: str,
+) -> RuntimeUnavailable:
     tried = "connecting to Docker at " + ", ".join(str(e.filename) for e in refusals)
     for error in refusals:
         if isinstance(error, PermissionError):
@@ -59,23 +72,36 @@ def _explain(refusals: list[OSError], *, is_macos: bool, user: str) -> RuntimeUn
                 next_step=f"Run 'sudo usermod -aG docker {user}' and log in again (that group can"
                 " do all that root can), or use rootless Docker or Podman",
             )
+    if docker_host:
+        return RuntimeUnavailable(
+            tried,
+            cause=f"DOCKER_HOST is set to {docker_host}, and there {refusals[0].strerror}",
+            next_step="Correct DOCKER_HOST or unset it, or start that engine; or, without"
+            ' containers, set runtime = "process" in gridnode.toml',
+        )
     if is_macos:
         return RuntimeUnavailable(
             tried,
             cause="nothing listens there",
             next_step="Start Docker Desktop or OrbStack (or set DOCKER_HOST), and try again",
         )
-    refused = next((e for e in refusals if isinstance(e, ConnectionRefusedError)), None)
-    installed = refused is not None or Path("/usr/bin/dockerd").exists()
-    start = "Start it with 'sudo systemctl start docker'" if installed else "Install it (Debian:"
-    rest = "" if installed else " 'sudo apt install docker.io')"
+    start = (
+        "Start it with 'sudo systemctl start docker'"
+        if is_installed
+        else "Install it (Debian: 'sudo apt install docker.io')"
+    )
     return RuntimeUnavailable(
         tried,
-        cause="Docker is installed but does not run" if installed else "no engine is there",
-        next_step=f"{start}{rest}; for Podman run 'systemctl --user enable --now podman.socket';"
+        cause="Docker is installed but does not run" if is_installed else "no engine is there",
+        next_step=f"{start}; for Podman run 'systemctl --user enable --now podman.socket';"
         ' for another place set DOCKER_HOST; or, without containers, set runtime = "process"'
         " in gridnode.toml",
     )
+
+
+def _is_installed() -> bool:
+    # Debian has it in /usr/sbin, which is not on everybody's PATH.
+    return shutil.which("dockerd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is not None
 
 
 def _user() -> str:

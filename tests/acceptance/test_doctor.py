@@ -30,6 +30,7 @@ from tests.support.docker_engine import DockerEngine
 from tests.support.fixtures import require
 from tests.support.processes import free_port
 from tests.support.programs import TOKEN, HubProgram
+from tests.support.redis_server import RedisServer
 
 NAMES = [
     *("configuration", "hub", "token", "clock", "engine", "abilities", "architecture", "disk"),
@@ -99,9 +100,7 @@ def probe_things(client: docker.APIClient) -> tuple[list[str], list[str]]:
     return [c["Id"] for c in containers], [i["Id"] for i in client.images(filters=filters)]
 
 
-def test_all_is_well_on_a_machine_that_is_set_up(
-    docker_machine: Machine, docker_client: docker.APIClient, hub: HubProgram
-) -> None:
+def test_all_is_well_on_a_machine_that_is_set_up(docker_machine: Machine, hub: HubProgram) -> None:
     docker_machine.configure(hub.url)
     checks = docker_machine.examine()
     assert list(checks) == NAMES
@@ -148,6 +147,16 @@ def test_a_wrong_token_is_a_problem_and_the_other_checks_go_on(
     assert checks["token"]["status"] == "problem"
     assert "computehub.toml" in checks["token"]["fix"]
     assert set(statuses(checks, *checks.keys() - {"token"})) == {"ok"}
+
+
+def test_a_hub_that_has_lost_its_redis_is_told_from_one_that_is_away(
+    machine: Machine, hub: HubProgram, redis_server: RedisServer
+) -> None:
+    machine.configure(hub.url, 'runtime = "process"')
+    redis_server.stop()
+    checks = machine.examine()
+    assert statuses(checks, "hub", "token", "clock") == ["ok", "problem", "ok"]
+    assert "Redis" in checks["token"]["message"]
 
 
 def test_without_a_hub_its_checks_are_skipped_and_the_others_go_on(machine: Machine) -> None:

@@ -1,0 +1,3 @@
+from gridcore.cli import main
+
+main()

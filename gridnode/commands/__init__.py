@@ -1,0 +1,1 @@
+"""The sub-commands of `gridnode`, each in a module that is imported when it is asked for."""
