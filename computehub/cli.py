@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 
 import click
 
@@ -25,8 +26,6 @@ def cli(context: click.Context, verbose: bool) -> None:
 
 
 def serve() -> None:
-    import uvloop
-
     from computehub import service
     from computehub.store.embedded import EmbeddedStore
 
@@ -37,9 +36,17 @@ def serve() -> None:
     if config.redis_url is None:
         folder = store_settings.data_folder(config.data_dir, os.environ)
         store = EmbeddedStore(folder, host=config.host)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
         runner.run(service.serve(config, store))
     log.info("hub_stopped")
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # 32-bit ARM has no wheel of it
+        return None
+    return uvloop.new_event_loop
 
 
 @cli.command("redis-url")

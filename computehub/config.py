@@ -29,7 +29,7 @@ token = "{token}"
 # redis_url = "redis://:password@redis.example:6379/0"
 
 # Where the hub's own Redis keeps its data (default: the user's data folder).
-# data_dir = "/var/lib/computehub"
+{data_dir}
 
 # Seconds after a missed heartbeat until a node is lost.
 # node_grace = 10
@@ -78,11 +78,19 @@ class HubConfig(BaseModel):
         return int(self.bind.rpartition(":")[2])
 
 
+def _new_file(environment: Mapping[str, str]) -> str:
+    # Under systemd only the service itself is told its folder: written down, it is also known to
+    # who asks for 'computehub redis-url'.
+    folder = environment.get("STATE_DIRECTORY", "").partition(":")[0]
+    data_dir = f'data_dir = "{folder}"' if folder else '# data_dir = "/var/lib/computehub"'
+    return _TEMPLATE.format(token=secrets.token_urlsafe(32), data_dir=data_dir)
+
+
 def load_or_create(environment: Mapping[str, str]) -> tuple[HubConfig, Path, bool]:
     """The configuration, where it lies, and whether it was written just now."""
     path = config_file.find(FILE_NAME, environment)
     is_new = path is None
     if path is None:
         path = config_file.candidates(FILE_NAME, environment)[0]
-        config_file.write_new(path, _TEMPLATE.format(token=secrets.token_urlsafe(32)))
+        config_file.write_new(path, _new_file(environment))
     return config_file.load(path, HubConfig), path, is_new

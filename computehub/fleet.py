@@ -25,7 +25,7 @@ class UnknownNode(GridCoreError):
 
 
 @dataclass(frozen=True)
-class Membership:
+class Joined:
     node_id: str
     heartbeat_interval_s: float
     now_s: float
@@ -50,7 +50,7 @@ class Fleet:
         self._node_grace_s = node_grace_s
         self._online = 0
 
-    async def register(self, request: RegisterRequest) -> Membership:
+    async def register(self, request: RegisterRequest) -> Joined:
         node_id = request.node_id or f"node-{secrets.token_hex(4)}"
         interval_s = heartbeat_interval_s(request.heartbeat_interval, self._online)
         now_ms = await self._store.run(
@@ -62,7 +62,7 @@ class Fleet:
                 self._lost_after_ms(interval_s),
             ],
         )
-        return Membership(node_id, interval_s, int(now_ms) / 1000)
+        return Joined(node_id, interval_s, int(now_ms) / 1000)
 
     async def heartbeats(self, beats: Sequence[HeartbeatRequest]) -> list[Verdict]:
         """One round trip for all of them; the answers are in the order of the questions."""

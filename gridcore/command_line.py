@@ -31,7 +31,7 @@ class LazyGroup(click.Group):
 
 
 def run(command: click.Command, name: str) -> None:
-    """Runs it as a program: our own errors become one sentence and exit code 1."""
+    """Runs it as a program: our own errors become one sentence and their exit code."""
     try:
         command(prog_name=name)
     except GridCoreError as error:
@@ -50,4 +50,4 @@ def _first(group: BaseExceptionGroup[GridCoreError]) -> GridCoreError:
 
 def _fail(name: str, error: GridCoreError) -> None:
     click.echo(f"{name}: {error}", err=True)
-    sys.exit(1)
+    sys.exit(error.exit_code)

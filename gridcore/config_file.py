@@ -19,7 +19,7 @@ import platformdirs
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from gridcore.errors import GridCoreError
+from gridcore.errors import EXIT_CONFIG, GridCoreError
 
 ENVIRONMENT_VARIABLE = "IDM_GRIDCORE_CONFIG"
 SYSTEM_FOLDER = Path("/etc/idm-gridcore")
@@ -30,6 +30,8 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 class ConfigError(GridCoreError):
     """A configuration file that cannot be used as it is."""
+
+    exit_code = EXIT_CONFIG
 
 
 def candidates(file_name: str, environment: Mapping[str, str]) -> list[Path]:

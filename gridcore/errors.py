@@ -10,9 +10,16 @@ GridCoreError
 
 from __future__ import annotations
 
+EXIT_CONFIG = 78
+"""A start that cannot succeed before a person has changed something (sysexits' EX_CONFIG): the
+systemd units do not try again."""
+
 
 class GridCoreError(Exception):
     """Says what was tried, why it probably failed, and what to do next."""
+
+    exit_code = 1
+    """Of a program that ends with this error."""
 
     def __init__(self, tried: str, *, cause: str, next_step: str) -> None:
         super().__init__(tried, cause, next_step)

@@ -44,13 +44,13 @@ def check_redis_url(url: str) -> str:
 def hide_password(url: str) -> str:
     """The URL as a person or a log may see it."""
     scheme, separator, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    credentials, at, address = authority.rpartition("@")
+    # Up to the last @: a password that should have been percent-encoded is hidden whole, too.
+    credentials, at, address = rest.rpartition("@")
     if not at:
         return url
     user, colon, _password = credentials.partition(":")
     shown = f"{user}:***" if colon else "***"
-    return f"{scheme}{separator}{shown}@{address}{slash}{path}"
+    return f"{scheme}{separator}{shown}@{address}"
 
 
 def points_at_loopback(host: str) -> bool:

@@ -21,7 +21,7 @@ sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 import httpx  # noqa: E402
 from pydantic import BaseModel, TypeAdapter, ValidationError  # noqa: E402
 
-from gridcore.errors import GridCoreError  # noqa: E402
+from gridcore.errors import EXIT_CONFIG, GridCoreError  # noqa: E402
 from gridcore.wire import (  # noqa: E402
     STOP_HEADER,
     VERSION_HEADER,
@@ -59,6 +59,8 @@ class HubRefused(HubError):
 
 class TokenRefused(HubRefused):
     """The hub has another token."""
+
+    exit_code = EXIT_CONFIG
 
 
 @dataclass(frozen=True)

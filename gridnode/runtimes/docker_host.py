@@ -46,7 +46,7 @@ def find(environment: Mapping[str, str]) -> str:
             refusals.append(error)
         else:
             return address
-    raise _explain(
+    raise explain(
         refusals,
         docker_host=environment.get("DOCKER_HOST"),
         is_macos=sys.platform == "darwin",
@@ -55,7 +55,7 @@ def find(environment: Mapping[str, str]) -> str:
     )
 
 
-def _explain(
+def explain(
     refusals: list[OSError],
     *,
     docker_host: str | None,
@@ -63,6 +63,7 @@ def _explain(
     is_installed: bool,
     user: str,
 ) -> RuntimeUnavailable:
+    """What to do about it, on this machine."""
     tried = "connecting to Docker at " + ", ".join(str(e.filename) for e in refusals)
     for error in refusals:
         if isinstance(error, PermissionError):

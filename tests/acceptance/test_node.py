@@ -474,7 +474,7 @@ def test_a_wrong_token_is_an_error_that_says_what_to_do(hub: HubProgram) -> None
     ended = node.run()
     node.close()
 
-    assert ended.returncode == 1
+    assert ended.returncode == 78
     assert "the hub does not accept this node's token" in ended.stderr
     assert "Copy the token from the hub's computehub.toml into gridnode.toml" in ended.stderr
     assert hub.nodes() == []
@@ -505,7 +505,7 @@ def test_a_broken_config_names_file_line_key_and_what_was_found(config: str, sai
     ended = node.run()
     node.close()
 
-    assert ended.returncode == 1
+    assert ended.returncode == 78
     assert str(node.config_path) in ended.stderr
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -518,7 +518,7 @@ def test_a_first_start_writes_a_config_and_says_what_to_fill_in() -> None:
     text = node.config_path.read_text()
     node.close()
 
-    assert first.returncode == second.returncode == 1
+    assert first.returncode == second.returncode == 78
     assert f"{node.config_path} has been written" in first.stderr
     assert "Fill in server_url and token" in first.stderr
     assert "still the example" in second.stderr
