@@ -25,6 +25,7 @@ class Changes:
         self._tasks = tasks
         self._changed = asyncio.Event()
         self._current = Current()
+        self._looked_s = 0.0
         self._closing = False
 
     async def wait_until_different(
@@ -34,17 +35,21 @@ class Changes:
 
         Returns what holds at the end when nothing has changed in time, or the hub stops.
         """
-        current = await self._tasks.current()
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + within_s
+        asked_s = loop.time()
+        # The event before the read: a change between the two would wake only those before us.
+        changed = self._changed
+        current = await self._tasks.current()
         while current.version == version and node_id not in current.stops and not self._closing:
-            changed = self._changed
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(asked_s + within_s):
                     await changed.wait()
             except TimeoutError:
                 break
-            current = self._current
+            changed = self._changed
+            # A look that began before we asked may not have seen yet what the node has seen.
+            is_newer = self._looked_s >= asked_s
+            current = self._current if is_newer else await self._tasks.current()
         return current
 
     def close(self) -> None:
@@ -59,7 +64,7 @@ class Changes:
             try:
                 async with self._store.subscription(keys.CHANGED) as pubsub:
                     while True:
-                        await self._look()
+                        await self.look()
                         if is_down:
                             log.info("redis_back")
                             is_down = False
@@ -70,8 +75,11 @@ class Changes:
                 is_down = True
                 await asyncio.sleep(TICK_S)
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Reads what holds now, and wakes those who wait if that is news."""
+        looked_s = asyncio.get_running_loop().time()
         before, self._current = self._current, await self._tasks.current()
+        self._looked_s = looked_s
         if (before.version, before.stops) != (self._current.version, self._current.stops):
             self._wake()
 

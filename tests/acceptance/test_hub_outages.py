@@ -244,6 +244,7 @@ def test_a_port_that_is_taken_is_named(hub: HubProgram) -> None:
 def test_the_first_start_writes_a_commented_file_with_a_random_token() -> None:
     program = HubProgram(redis_url="redis://127.0.0.1:1/0")
     program.config_path.unlink()
+    program.environment = {"STATE_DIRECTORY": str(program.folder / "state")}
     try:
         before = program.run("redis-url")
         program.launch()
@@ -254,6 +255,7 @@ def test_the_first_start_writes_a_commented_file_with_a_random_token() -> None:
         text = program.config_path.read_text()
         assert re.search(r'^token = "[\w-]{40,}"$', text, re.MULTILINE)
         assert "# Whoever has this token can submit tasks" in text
+        assert f'data_dir = "{program.folder / "state"}"' in text
         assert program.config_path.stat().st_mode & 0o077 == 0
     finally:
         program.close()

@@ -107,6 +107,9 @@ class Program:
                 self._process.wait(END_WITHIN_S)
             except subprocess.TimeoutExpired:
                 self.kill()
+        # pytest shows it if the test has failed.
+        if self.log_path.exists():
+            print(f"--- end of the log of {self.module} ---\n{tail(self.log_path, lines=60)}")
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -120,11 +123,9 @@ class Program:
     def __exit__(
         self,
         _kind: type[BaseException] | None,
-        error: BaseException | None,
+        _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        if error is not None:
-            print(f"--- end of the log of {self.module} ---\n{tail(self.log_path, lines=60)}")
         self.close()
 
 
