@@ -199,7 +199,8 @@ class RegisterRequest(Message):
 class RegisterReply(Message):
     node_id: str
     current_task: TaskConfig | None = None
-    heartbeat_interval: float = 30.0
+    heartbeat_interval: float | None = None
+    """What holds; without it, what the node asked for."""
     server_time: float | None = None
     """Seconds since 1970 by the hub's Redis."""
 
@@ -223,7 +224,7 @@ class HeartbeatRequest(Message):
 
 class HeartbeatReply(Message):
     stop_requested: bool = False
-    heartbeat_interval: float = 30.0
+    heartbeat_interval: float | None = None
     server_time: float | None = None
 
 

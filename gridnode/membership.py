@@ -125,7 +125,7 @@ class Membership:
         if reply.node_id != self._registration.node_id:
             self._on_node_id(reply.node_id)
             self._registration = self._registration.model_copy(update={"node_id": reply.node_id})
-        self._interval_s = reply.heartbeat_interval
+        self._interval_s = reply.heartbeat_interval or self._registration.heartbeat_interval
         self._take_over_from_registration(reply)
         log.info("registered", node=reply.node_id, heartbeat_interval=self._interval_s)
 
@@ -161,7 +161,7 @@ class Membership:
             attempt = 0
             self._report.was_heard(beat)
             self._answered_beats.set(answers)
-            self._interval_s = reply.heartbeat_interval
+            self._interval_s = reply.heartbeat_interval or beat.heartbeat_interval
             if reply.stop_requested:
                 self.stop_requested.set()
             await self._until_due(self._interval_s * random.uniform(0.9, 1.0))  # noqa: S311
