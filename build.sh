@@ -73,8 +73,8 @@ case $command in
     test) run_tests "$@" ;;
     setup) setup ;;
     wheel) build_wheel ;;
-    *)
+    '' | help | -h | --help)
         sed -n '2,7s/^# \{0,1\}//p' "$0"
-        exit 2
         ;;
+    *) fail "there is no command '$command'. Known: demo, test, setup, wheel" ;;
 esac

@@ -7,12 +7,14 @@ In reading order:
     task_list     submit, next, finish, delete: the line of tasks
     fleet         register, heartbeat, stop, goodbye, lost: the nodes
     assignment    which image a node gets, and by which address it finds Redis (no I/O)
+    waiting_for   why no node can work on a task (no I/O)
     pace          how often nodes report and when they are lost (no I/O)
     beats         joins the heartbeats of one moment into one round trip
     changes       wakes long polls when the task list moves or a node is asked to stop
     caretaker     once a second: who is lost, which task is drained
     queue_lengths the task's own Redis, looked at but never changed
     api/          the HTTP calls; app puts them together
+    api_page      /docs, a page about them that needs no Internet
     store/        the embedded Redis of a hub that is not given one
     service       starts and stops all of it in order
 """

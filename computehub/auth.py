@@ -12,7 +12,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from computehub.problems import problem
 
-OPEN_PATHS = frozenset({"/health", "/docs", "/openapi.json"})
+OPEN_PATHS = frozenset({"/", "/health", "/docs", "/docs/interactive", "/openapi.json"})
+
+_MISSING = (
+    "Send the header 'Authorization: Bearer <token>' with the token from the hub's computehub.toml"
+)
+_WRONG = "This token is not the hub's: copy the one from the hub's computehub.toml"
 
 
 class TokenCheck:
@@ -26,13 +31,9 @@ class TokenCheck:
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             sent = next((v for k, v in scope["headers"] if k == b"authorization"), b"")
             scheme, _, token = sent.partition(b" ")
-            if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
-                refusal = problem(
-                    401,
-                    "unauthorized",
-                    "Send the header 'Authorization: Bearer <token>' with the token from the"
-                    " hub's computehub.toml",
-                )
+            is_bearer = scheme.lower() == b"bearer"
+            if not is_bearer or not hmac.compare_digest(token.strip(), self._token):
+                refusal = problem(401, "unauthorized", _WRONG if is_bearer else _MISSING)
                 refusal.headers["WWW-Authenticate"] = "Bearer"
                 await refusal(scope, receive, send)
                 return

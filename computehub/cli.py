@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable
 
 import click
@@ -67,6 +68,8 @@ def redis_url() -> None:
             " IDM_GRIDCORE_CONFIG",
         )
     click.echo(settings.url)
+    if sys.stdout.isatty():
+        click.echo("(From another machine, with this one's name for 127.0.0.1.)", err=True)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from computehub.fleet import UnknownNode
 from computehub.redis_store import StoreUnavailable
@@ -32,6 +33,7 @@ def add_handlers(app: FastAPI) -> None:
     for error_class in _STATUS_AND_CODE:
         app.add_exception_handler(error_class, _explain_known)
     app.add_exception_handler(RequestValidationError, _explain_invalid)
+    app.add_exception_handler(HTTPException, _explain_no_such_call)
 
 
 def _explain_known(_request: Request, error: Exception) -> JSONResponse:
@@ -39,17 +41,27 @@ def _explain_known(_request: Request, error: Exception) -> JSONResponse:
     return problem(status, code, str(error))
 
 
+def _explain_no_such_call(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    said = f"{request.method} {request.url.path}: {error.detail}; /docs lists the calls"
+    return problem(error.status_code, "no_such_call", said)
+
+
 def _explain_invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     sentences = []
     # pydantic's own message would repeat the input, and that may hold a password.
     for part in error.errors():
-        where = ".".join(str(step) for step in part["loc"][1:])
+        where = ".".join(str(step) for step in part["loc"][1:] if step != "[key]")
         said = part["msg"].removeprefix("Value error, ")
         if part["type"] == "extra_forbidden":
             said = "there is no such field; /docs lists those that there are"
         if part["type"] == "json_invalid":
             where, said = "", f"the body is not JSON: {part['ctx']['error']}"
+        if part["type"] == "missing" and not where:
+            said = "the body is empty: send a JSON object"
+        if part["type"] == "list_type":
+            said = 'it must be a list, as in ["python3", "program.py"]'
         if part["type"] == "model_attributes_type":
             said = "the body is not JSON: send it with 'Content-Type: application/json'"
         sentences.append(f"{where}: {said}" if where else said)

@@ -6,6 +6,7 @@ whether running it again is harmless.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from importlib import resources
@@ -14,7 +15,12 @@ from typing import TYPE_CHECKING, Any
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    OutOfMemoryError,
+    RedisError,
+)
 
 from gridcore.errors import GridCoreError
 from gridcore.redis_urls import hide_password
@@ -45,8 +51,10 @@ def connect(url: str, *, connections: int = CONNECTIONS) -> Redis:
             timeout=CALL_TIMEOUT_S,
             protocol=2,
             decode_responses=True,
-            socket_timeout=CALL_TIMEOUT_S,
-            socket_connect_timeout=CALL_TIMEOUT_S,
+            # No socket timeout: with one, redis-py waits by asyncio.wait_for, which on Python
+            # 3.11 now and then swallows a cancellation. Each call has its asyncio.timeout.
+            socket_timeout=None,
+            socket_connect_timeout=None,
             socket_keepalive=True,
             retry=Retry(NoBackoff(), 0),
         )
@@ -69,12 +77,16 @@ class RedisStore:
         """One state transition (scripts/<script>.lua), done whole or not at all."""
         lua: AsyncScript = self._scripts[script]
         with self._explained(f"running {script}"):
-            return await lua(keys=list(keys), args=list(args))
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                return await lua(keys=list(keys), args=list(args))
 
     async def read(self, *commands: tuple[str | int, ...]) -> list[Any]:
-        """The replies of several reading commands, from one moment."""
+        """The replies of several reading commands, in one round trip.
+
+        Not in a transaction: inside one, a Redis that is full refuses to read, too.
+        """
         with self._explained("reading"):
-            async with self.client.pipeline(transaction=True) as pipe:
+            async with asyncio.timeout(CALL_TIMEOUT_S), self.client.pipeline(False) as pipe:
                 for command in commands:
                     pipe.execute_command(*command)
                 return await pipe.execute()
@@ -83,7 +95,8 @@ class RedisStore:
     async def subscription(self, channel: str) -> AsyncIterator[PubSub]:
         with self._explained(f"listening on {channel}"):
             async with self.client.pubsub(ignore_subscribe_messages=True) as pubsub:
-                await pubsub.subscribe(channel)
+                async with asyncio.timeout(CALL_TIMEOUT_S):
+                    await pubsub.subscribe(channel)
                 yield pubsub
 
     async def aclose(self) -> None:
@@ -98,6 +111,12 @@ class RedisStore:
                 f"{what} in the hub's Redis at {self._shown_url}",
                 cause=f"Redis refused the user name or password ({error})",
                 next_step="Correct redis_url in computehub.toml and restart the hub",
+            ) from error
+        except OutOfMemoryError as error:
+            raise StoreUnavailable(
+                f"{what} in the hub's Redis at {self._shown_url}",
+                cause="Redis is full (maxmemory)",
+                next_step="Take results out, or give it more memory; nothing is lost",
             ) from error
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreUnavailable(

@@ -137,14 +137,11 @@ class Tasks:
         await self._store.run("note_work", [keys.TIMES, keys.CURRENT, keys.VERSION], [version])
 
     async def overview(self) -> TaskList:
-        current, pending, completed, version = await self._store.read(
-            ("GET", keys.CURRENT),
-            ("LRANGE", keys.PENDING, 0, -1),
-            ("LRANGE", keys.COMPLETED, 0, -1),
-            ("GET", keys.VERSION),
+        current, pending, completed, version = await self._store.run(
+            "read_tasks", [keys.PENDING, keys.CURRENT, keys.COMPLETED, keys.VERSION]
         )
         return TaskList(
-            current=current, pending=pending, completed=completed, version=version or ""
+            current=current or None, pending=pending, completed=completed, version=version
         )
 
     async def get(self, name: str) -> TaskRecord:

@@ -82,6 +82,12 @@ def _explain(path: Path, text: str, model: type[BaseModel], error: ErrorDetails)
             cause="it is not there",
             next_step=f"Add a line: {key} = ...",
         )
+    if error["type"] == "extra_forbidden" and isinstance(error["input"], dict):
+        return ConfigError(
+            f"reading {path}",
+            cause=f"there is a section [{key}], and this file has none",
+            next_step="Remove that line: every key stands at the top level",
+        )
     if error["type"] == "extra_forbidden":
         known = list(model.model_fields)
         close = difflib.get_close_matches(key, known, n=1)

@@ -35,7 +35,10 @@ def check_redis_url(url: str) -> str:
         raise refuse("port 0 cannot be connected to")
     database = parts.path.strip("/")
     if database and not database.isdigit():
-        raise refuse(f"its database is {database!r}, not a number")
+        # Not shown: it may be the rest of a password with a slash in it.
+        raise refuse(
+            "what follows the host is no database number (in a password write / as %2F, @ as %40)"
+        )
     if parts.query or parts.fragment:
         raise refuse("it has a part after the database, which clients read differently")
     return url

@@ -66,7 +66,7 @@ QueueName = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 class Message(BaseModel):
     """What one program sends another: unknown fields are a newer program's, and ignored."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
 
 
 class TaskSpec(BaseModel):
@@ -75,6 +75,7 @@ class TaskSpec(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
+        use_attribute_docstrings=True,
         json_schema_extra={
             "examples": [
                 {"name": "primes", "image": "registry.example/primes:1"},
@@ -278,6 +279,8 @@ class TaskDetails(Message):
     active_containers: int
     failures: list[Failure]
     """The newest first."""
+    waiting_for: str | None
+    """Why no node can work on it, while it runs."""
 
 
 class Submitted(Message):
@@ -287,6 +290,8 @@ class Submitted(Message):
     """0 when it runs, else its place in the line."""
     input_queue: str
     output_queue: str
+    waiting_for: str | None
+    """Why no node can work on it now, if it runs."""
 
 
 class NodeView(Message):

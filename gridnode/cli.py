@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 
 import click
@@ -33,6 +34,10 @@ def run() -> None:
 
     config, path = load_or_explain(os.environ)
     asyncio.run(serve(config, path, os.environ))
+    # All is in order. A call to an engine that is stuck cannot be called off, and its thread
+    # would hold up the end of this process for as long.
+    logging.shutdown()
+    os._exit(0)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from typing import Protocol
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from gridcore.redis_urls import hide_password, readdress_loopback
 from gridcore.wire import TaskConfig
@@ -53,6 +53,7 @@ class DirectDelivery:
         on_problem: Callable[[str | None], None],
     ) -> None:
         self._task = task
+        self._shown = hide_password(task.input_redis)
         self._host_alias = host_alias
         self._on_problem = on_problem
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -61,8 +62,10 @@ class DirectDelivery:
         self._redis = redis.asyncio.Redis.from_url(
             task.input_redis,
             protocol=2,
-            socket_timeout=REDIS_TIMEOUT_S,
-            socket_connect_timeout=REDIS_TIMEOUT_S,
+            # With a timeout redis-py waits by asyncio.wait_for, which on Python 3.11 now and then
+            # swallows a cancellation; ours is in waiting().
+            socket_timeout=None,
+            socket_connect_timeout=None,
             retry=Retry(NoBackoff(), 0),
         )
 
@@ -92,9 +95,13 @@ class DirectDelivery:
         try:
             async with asyncio.timeout(REDIS_TIMEOUT_S):
                 length = int(await self._redis.llen(self._task.input_queue))
+        except (ResponseError, AuthenticationError) as error:
+            # It is there, and says no: the password, the type of the key.
+            self._on_problem(f"The input queue cannot be looked at: {self._shown} said: {error}")
+            return None
         except (RedisError, OSError, TimeoutError) as error:
             self._on_problem(
-                f"The input queue cannot be looked at: {hide_password(self._task.input_redis)} did"
+                f"The input queue cannot be looked at: {self._shown} did"
                 f" not answer ({type(error).__name__}: {error}). Can this machine reach it?"
             )
             return None

@@ -2,7 +2,7 @@
 
 ended well (exit 0)        again at once
 crashed, could not start   again after 1 s, then 2, 4, ... 60 s, give or take a fifth
-exit 0 at once, for nothing   the third time in a row, as after a crash
+exit 0 soon, for nothing   the third time in a row, as after a crash
 not its own doing          again at once: the engine was restarted, or we stopped it
 """
 
@@ -18,7 +18,9 @@ LONGEST_PAUSE_S = 60.0
 GOOD_RUN_S = 60.0
 """A run that lasted this long was no crash at start-up: counting begins anew."""
 
-AT_ONCE_S = 1.0
+SHORT_RUN_S = 10.0
+"""Programs that look at the wrong queue wait there for some seconds before they give up."""
+
 FRUITLESS_RUNS = 3
 
 
@@ -35,7 +37,7 @@ class Ended:
     """The node or its engine ended it: nothing is said about the program."""
     start_error: str | None = None
     took_nothing: bool = False
-    """The queue did not get shorter while it ran."""
+    """The queue was not empty, and is as long as before it ran."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class RestartRule:
         )
 
     def _after_success(self, ended: Ended, jitter: float) -> Next:
-        if not (ended.took_nothing and ended.ran_s < AT_ONCE_S):
+        if not (ended.took_nothing and ended.ran_s < SHORT_RUN_S):
             self._failures = self._fruitless = 0
             return Next(0.0)
         self._fruitless += 1
@@ -84,8 +86,8 @@ class RestartRule:
         return Next(
             self._pause_s(jitter),
             "fruitless",
-            f"It exited with code 0 at once {self._fruitless} times in a row and took nothing from"
-            " the input queue, which is not empty: does the image read INPUT_REDIS_URL and"
+            f"It exited with code 0 {self._fruitless} times in a row and took nothing from the"
+            " input queue, which is not empty: does the image read INPUT_REDIS_URL and"
             " INPUT_QUEUE?",
         )
 

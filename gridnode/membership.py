@@ -90,7 +90,7 @@ class Membership:
             except HubUnreachable as error:
                 pause_s = full_jitter_s(attempt)
                 if attempt == 0:
-                    log.warning("hub_unreachable", error=error)
+                    log.warning("hub_unreachable", error=error, then="it is tried again")
                 attempt += 1
                 await asyncio.sleep(pause_s)
             else:
@@ -201,7 +201,7 @@ class Membership:
 
     async def _follow_task(self) -> None:
         version: str | None = None
-        attempt = 0
+        attempt, was_refused = 0, False
         while True:
             try:
                 answer = await self._hub.wait_for_task(
@@ -212,14 +212,16 @@ class Membership:
                     wait_s=POLL_WAIT_S,
                 )
             except TokenRefused as error:
-                log.error("token_refused", error=error)
+                if not was_refused:
+                    log.error("token_refused", error=error)
+                was_refused = True
                 await asyncio.sleep(self._interval_s)
             except HubError as error:
                 log.debug("poll_failed", error=error)
                 await asyncio.sleep(full_jitter_s(attempt, most_s=RETRY_WITHIN_S))
                 attempt += 1
             else:
-                attempt = 0
+                attempt, was_refused = 0, False
                 version = answer.version
                 self._take_over(answer)
                 if answer.stop_requested:

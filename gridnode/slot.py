@@ -101,8 +101,8 @@ class Slot:
         ran_s = time.monotonic() - began
         took_nothing = False
         if ended.exit_code == 0 and waiting_before:
-            waiting_after = await self._delivery.waiting()
-            took_nothing = waiting_after is not None and waiting_after >= waiting_before
+            # Exactly as long: while others take or push, nothing can be said.
+            took_nothing = await self._delivery.waiting() == waiting_before
         return replace(ended, ran_s=ran_s, took_nothing=took_nothing)
 
     async def _watch(self, run: Run) -> Ended:

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 
 from computehub.hub import Hub
+from computehub.waiting_for import why_nobody_can
 from gridcore.logs import EventLog
 from gridcore.redis_urls import hide_password
 from gridcore.wire import Finished, Moved, Submitted, TaskDetails, TaskList, TaskSpec
@@ -31,12 +32,14 @@ async def submit_task(spec: TaskSpec, hub: HubOfApp) -> Submitted:
     position = await hub.tasks.submit(spec)
     log.info("task_submitted", task=spec.name, position=position)
     input_queue, output_queue = spec.queues
+    waiting_for = None if position else why_nobody_can(spec, await hub.fleet.nodes())
     return Submitted(
         name=spec.name,
         state="pending" if position else "running",
         position=position,
         input_queue=input_queue,
         output_queue=output_queue,
+        waiting_for=waiting_for,
     )
 
 
@@ -72,14 +75,15 @@ async def finish_task(hub: HubOfApp) -> Finished:
 async def show_task(name: str, hub: HubOfApp) -> TaskDetails:
     """All about one task, with the lengths of its queues and its latest failures."""
     record, tasks = await hub.tasks.get(name), await hub.tasks.overview()
-    nodes = [n for n in await hub.fleet.nodes() if n.task == name and n.status == "Online"]
-    spec = record.spec
+    fleet = await hub.fleet.nodes()
+    nodes = [n for n in fleet if n.task == name and n.status == "Online"]
+    spec, is_running = record.spec, tasks.current == name
     input_redis = spec.input_redis or hub.redis_url
     input_queue, output_queue = spec.queues
     waiting_or_done = "pending" if name in tasks.pending else "completed"
     return TaskDetails(
         name=name,
-        state="running" if tasks.current == name else waiting_or_done,
+        state="running" if is_running else waiting_or_done,
         image=spec.image,
         images=spec.images,
         command=spec.command,
@@ -96,6 +100,7 @@ async def show_task(name: str, hub: HubOfApp) -> TaskDetails:
         nodes=len(nodes),
         active_containers=sum(n.active_containers for n in nodes),
         failures=await hub.fleet.failures(name, most=FAILURES_SHOWN),
+        waiting_for=why_nobody_can(spec, fleet) if is_running else None,
     )
 
 

@@ -47,6 +47,7 @@ class EmbeddedStore:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._settings = settings.load_or_choose(folder)
         self._child: subprocess.Popen[bytes] | None = None
+        self._is_ours = False
         self._shared_lock = os.open(folder / "hubs.lock", os.O_RDWR | os.O_CREAT, 0o600)
 
     @property
@@ -57,7 +58,9 @@ class EmbeddedStore:
         """Returns when the server answers; raises StoreDidNotStart with the end of its log."""
         with await asyncio.to_thread(_locked_alone, self._folder / "start.lock"):
             fcntl.flock(self._shared_lock, fcntl.LOCK_SH)
+            self._is_ours = False
             if await self._answers():
+                self._is_ours = True
                 log.info("store_adopted", port=self._settings.port)
                 return
             await self._spawn()
@@ -84,7 +87,8 @@ class EmbeddedStore:
                 return
             finally:
                 os.close(self._shared_lock)
-            await self._shut_down()
+            if self._is_ours:
+                await self._shut_down()
 
     async def _spawn(self) -> None:
         program = binary.find_server()
@@ -106,6 +110,7 @@ class EmbeddedStore:
                     await asyncio.sleep(0.02)
         except TimeoutError:
             raise self._did_not_start(f"no answer within {START_TIMEOUT_S:.0f} s") from None
+        self._is_ours = True
         log.info("store_started", program=program, port=self._settings.port)
 
     async def _answers(self) -> bool:
@@ -113,7 +118,7 @@ class EmbeddedStore:
             self._child.poll()  # leaves no zombie
         try:
             async with self._client() as client, asyncio.timeout(ANSWER_TIMEOUT_S):
-                await client.ping()
+                folder = (await client.config_get("dir"))["dir"]
         except BusyLoadingError:
             return False
         except AuthenticationError as error:
@@ -122,6 +127,11 @@ class EmbeddedStore:
             ) from error
         except (RedisError, OSError, TimeoutError):
             return False
+        # A server without any password accepts ours as well.
+        if not folder or not _is_same(folder, self._folder):
+            raise self._did_not_start(
+                f"another Redis, with its data in {folder}, listens on port {self._settings.port}"
+            )
         return True
 
     async def _shut_down(self) -> None:
@@ -139,8 +149,9 @@ class EmbeddedStore:
         return redis.asyncio.Redis.from_url(
             self.url,
             protocol=2,
-            socket_timeout=ANSWER_TIMEOUT_S,
-            socket_connect_timeout=ANSWER_TIMEOUT_S,
+            decode_responses=True,
+            socket_timeout=None,  # see computehub.redis_store
+            socket_connect_timeout=None,
             retry=Retry(NoBackoff(), 0),
         )
 
@@ -156,6 +167,10 @@ class EmbeddedStore:
             next_step=f"Look into {log_file}; another port can be set in"
             f" {self._folder / 'store.json'}, or another Redis with redis_url in computehub.toml",
         )
+
+
+def _is_same(folder: str, other: Path) -> bool:
+    return os.path.realpath(folder) == os.path.realpath(other)
 
 
 @contextmanager

@@ -52,7 +52,8 @@ def demo(items: int) -> None:
         else:
             image = IMAGE
     else:
-        click.echo(f"No containers here, so plain processes do the work. {engine.said}")
+        click.echo("No Docker here: plain processes do the work, without isolation.")
+        click.echo(f"  ({engine.said})")
     # Containers reach the store by this machine's address, not by its loopback.
     host, runtime = ("0.0.0.0", "docker") if image else ("127.0.0.1", "process")
     try:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -63,10 +65,13 @@ class LocalGrid:
         self.token = ""
         self._hub: subprocess.Popen[bytes] | None = None
         self._node: subprocess.Popen[bytes] | None = None
+        self._lock: int | None = None
 
     def start(self) -> None:
         """Returns when the hub answers and the node is online."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock_folder()
+        self._check_port()
         self._write_hub_config()
         self._hub = self._launch("computehub")
         self._wait("the hub answers", lambda: self.call("GET", "/api/tasks") is not None)
@@ -76,14 +81,17 @@ class LocalGrid:
 
     def stop(self) -> None:
         """The node first: its last containers and its goodbye need the hub."""
-        for process in (self._node, self._hub):
-            if process is not None and process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(STOP_WITHIN_S)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+        # A second Ctrl-C would leave the rest of it running.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            for process in (self._node, self._hub):
+                if process is not None and process.poll() is None:
+                    _end(process)
+        finally:
+            signal.signal(signal.SIGINT, before)
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
 
     def check(self) -> None:
         """Raises LocalGridError, with the end of its log, if a part has ended by itself."""
@@ -124,6 +132,31 @@ class LocalGrid:
 
     def log_path(self, program: str) -> Path:
         return self.folder / f"{program}.log"
+
+    def _lock_folder(self) -> None:
+        lock = os.open(self.folder / "grid.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise LocalGridError(
+                f"starting a grid in {self.folder}",
+                cause="a grid of this folder is up already",
+                next_step="Stop that one with Ctrl-C, or start another one with another --port and"
+                " --folder",
+            ) from None
+        self._lock = lock
+
+    def _check_port(self) -> None:
+        # Before anything is written: whoever answers there would be taken for our hub.
+        try:
+            socket.create_server((self._host, self.port)).close()
+        except OSError as error:
+            raise LocalGridError(
+                f"listening on {self._host}:{self.port}",
+                cause=str(error.strerror or error),
+                next_step="Another program uses that port: choose another one with --port",
+            ) from None
 
     def _write_hub_config(self) -> None:
         path = self.folder / "computehub.toml"
@@ -197,6 +230,15 @@ class LocalGrid:
         _traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _run_ours(

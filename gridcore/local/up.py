@@ -16,12 +16,19 @@ LOOK_EVERY_S = 0.5
 
 
 @click.command()
-@click.option("--port", default=8080, show_default=True, help="Where the hub listens.")
+@click.option(
+    "--port",
+    default=8080,
+    show_default=True,
+    type=click.IntRange(1, 65_535),
+    help="Where the hub listens.",
+)
 @click.option(
     "--host",
     default="0.0.0.0",
     show_default=True,
-    help="127.0.0.1 keeps the hub, and with it the grid, on this machine.",
+    help="127.0.0.1 keeps everything on this machine; containers could not reach their queues"
+    " then, so plain processes do the work.",
 )
 @click.option(
     "--folder",
@@ -33,17 +40,21 @@ def up(port: int, host: str, folder: Path) -> None:
     """Starts hub, store and a node on this machine, and leaves them running until Ctrl-C."""
     folder = folder.resolve()
     engine = Engine.look_for()
-    if engine.is_there:
+    with_containers = engine.is_there and host not in ("127.0.0.1", "localhost")
+    if with_containers:
         click.echo(f"Tasks will run in containers: {engine.said}.")
     else:
-        click.echo(f"Tasks will run as plain processes, without isolation. {engine.said}")
+        click.echo("Tasks will run as plain processes, without isolation: submit them with a")
+        click.echo('"command" instead of an "image".')
+    if not engine.is_there:
+        click.echo(f"  ({engine.said})")
     # SIGTERM ends it as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    runtime = "docker" if engine.is_there else "process"
+    runtime = "docker" if with_containers else "process"
     grid = LocalGrid(folder, host=host, port=port, runtime=runtime)
     try:
         with grid:
-            click.echo(_greeting(grid))
+            click.echo(_greeting(grid, host))
             while True:
                 time.sleep(LOOK_EVERY_S)
                 grid.check()
@@ -51,20 +62,26 @@ def up(port: int, host: str, folder: Path) -> None:
         click.echo("The grid has stopped; 'gridcore up' starts it again, tasks and queues and all.")
 
 
-def _greeting(grid: LocalGrid) -> str:
+def _greeting(grid: LocalGrid, host: str) -> str:
+    reach = (
+        "Only this machine can reach it."
+        if host in ("127.0.0.1", "localhost")
+        else "Other machines can reach it with the token; --host 127.0.0.1 keeps it here."
+    )
     return f"""
-The grid is up. Ctrl-C stops it.
+The grid is up. Ctrl-C stops it. {reach}
 
   API          {grid.url}/docs
   Token        {grid.token}
   Logs         {grid.log_path("computehub")}
                {grid.log_path("gridnode")}
 
-Try it from another terminal:
+In another terminal:
+
+  export HUB={grid.url} TOKEN={grid.token}
+  export {ENVIRONMENT_VARIABLE}={grid.folder}
 
   curl -H "Authorization: Bearer {grid.token}" {grid.url}/api/nodes
 
-The queues' Redis, for pushing items and taking results:
-
-  {ENVIRONMENT_VARIABLE}={grid.folder} computehub redis-url
+'computehub redis-url' prints there where to push items and take results.
 """

@@ -20,6 +20,7 @@ from gridnode.runtimes.docker_engine import (
     ExitStream,
     NotThere,
 )
+from gridnode.runtimes.docker_host import NoEngine
 from gridnode.runtimes.image_pulls import get_image
 from gridnode.watched import Watched
 
@@ -54,6 +55,7 @@ class DockerRuntime:
         self._engine: Engine | None = None
         self._info: EngineInfo | None = None
         self._image_of: dict[str, str] = {}
+        self._was_away = False
         self._runs: dict[str, DockerRun] = {}
         self.problem: Watched[str | None] = Watched("Docker has not been looked for yet")
 
@@ -64,8 +66,11 @@ class DockerRuntime:
                 await self._watch_engine()
                 cause = "Docker has gone away; the node waits for it"
                 attempt = 0
+            except NoEngine as error:
+                cause = f'{error}; or, without containers, set runtime = "process" in gridnode.toml'
             except RuntimeUnavailable as error:
                 cause = str(error)
+            self._was_away = True
             if self.problem.value != cause:
                 log.warning("docker_unavailable", error=cause)
             self.problem.set(cause)
@@ -154,6 +159,8 @@ class DockerRuntime:
         pinging = asyncio.create_task(self._ping_until_silent(engine, exits))
         try:
             await self._look_at_all(engine)
+            if self._was_away:
+                log.info("docker_back")
             self.problem.set(None)
             async for container in exits:
                 if container in self._runs:

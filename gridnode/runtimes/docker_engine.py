@@ -35,6 +35,7 @@ CALL_TIMEOUT_S = 60.0
 CALLS_AT_ONCE = 8
 """A guess: enough to start one container per core of a small machine together."""
 
+PULLS_AT_ONCE = 4
 LOG_BYTES = "1m"
 
 _T = TypeVar("_T")
@@ -141,6 +142,8 @@ class Engine:
         self._address = address
         self._call_timeout_s = call_timeout_s
         self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="docker")
+        # Of its own: a pull may last for hours, and one that was called off ends when it can.
+        self._pulling = ThreadPoolExecutor(PULLS_AT_ONCE, thread_name_prefix="docker-pull")
         self._client: _Client | None = None
 
     async def connect(self) -> EngineInfo:
@@ -294,7 +297,9 @@ class Engine:
             loop.call_soon_threadsafe(on_progress, progress)
 
         pull = _Pull(reference, platform, tell, no_progress_s)
-        work = loop.run_in_executor(None, pull.run, lambda: self._new_client(no_progress_s))
+        work = loop.run_in_executor(
+            self._pulling, pull.run, lambda: self._new_client(no_progress_s)
+        )
         try:
             with _explained(f"pulling {reference}"):
                 return await asyncio.shield(work)
@@ -328,6 +333,7 @@ class Engine:
         if self._client is not None:
             self._client.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._pulling.shutdown(wait=False, cancel_futures=True)
 
     def _new_client(self, timeout_s: float | None) -> _Client:
         return _Client(

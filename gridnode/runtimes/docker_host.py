@@ -13,6 +13,10 @@ from gridnode.runtimes import RuntimeUnavailable
 CONNECT_TIMEOUT_S = 5.0
 
 
+class NoEngine(RuntimeUnavailable):
+    """Nothing listens where an engine may be."""
+
+
 def candidates(environment: Mapping[str, str]) -> list[str]:
     """The addresses to try, in order; $DOCKER_HOST alone if it is set."""
     named = environment.get("DOCKER_HOST")
@@ -30,7 +34,7 @@ def candidates(environment: Mapping[str, str]) -> list[str]:
 
 
 def find(environment: Mapping[str, str]) -> str:
-    """The first address where something listens; raises RuntimeUnavailable with what to do."""
+    """The first address where something listens; raises NoEngine with what to do."""
     addresses = candidates(environment)
     refusals: list[OSError] = []
     for address in addresses:
@@ -62,26 +66,25 @@ def explain(
     is_macos: bool,
     is_installed: bool,
     user: str,
-) -> RuntimeUnavailable:
+) -> NoEngine:
     """What to do about it, on this machine."""
     tried = "connecting to Docker at " + ", ".join(str(e.filename) for e in refusals)
     for error in refusals:
         if isinstance(error, PermissionError):
-            return RuntimeUnavailable(
+            return NoEngine(
                 tried,
                 cause=f"user {user} has no permission for {error.filename}",
                 next_step=f"Run 'sudo usermod -aG docker {user}' and log in again (that group can"
                 " do all that root can), or use rootless Docker or Podman",
             )
     if docker_host:
-        return RuntimeUnavailable(
+        return NoEngine(
             tried,
             cause=f"DOCKER_HOST is set to {docker_host}, and there {refusals[0].strerror}",
-            next_step="Correct DOCKER_HOST or unset it, or start that engine; or, without"
-            ' containers, set runtime = "process" in gridnode.toml',
+            next_step="Correct DOCKER_HOST or unset it, or start that engine",
         )
     if is_macos:
-        return RuntimeUnavailable(
+        return NoEngine(
             tried,
             cause="nothing listens there",
             next_step="Start Docker Desktop or OrbStack (or set DOCKER_HOST), and try again",
@@ -91,12 +94,11 @@ def explain(
         if is_installed
         else "Install it (Debian: 'sudo apt install docker.io')"
     )
-    return RuntimeUnavailable(
+    return NoEngine(
         tried,
         cause="Docker is installed but does not run" if is_installed else "no engine is there",
         next_step=f"{start}; for Podman run 'systemctl --user enable --now podman.socket';"
-        ' for another place set DOCKER_HOST; or, without containers, set runtime = "process"'
-        " in gridnode.toml",
+        " for another place set DOCKER_HOST",
     )
 
 

@@ -1,5 +1,6 @@
 """What holds when hub or Redis are away, and after they are back."""
 
+import json
 import re
 import threading
 from typing import Any
@@ -259,3 +260,39 @@ def test_the_first_start_writes_a_commented_file_with_a_random_token() -> None:
         assert program.config_path.stat().st_mode & 0o077 == 0
     finally:
         program.close()
+
+
+def test_a_redis_that_is_not_ours_is_neither_adopted_nor_stopped(redis_server: RedisServer) -> None:
+    """A server without a password accepts any: only its data folder tells whose it is."""
+    hub = HubProgram()
+    data = hub.folder / "data"
+    data.mkdir()
+    settings = {"port": redis_server.port, "password": "x"}
+    (data / "store.json").write_text(json.dumps(settings))
+    ended = hub.run()
+    hub.close()
+
+    assert ended.returncode == 1
+    assert f"listens on port {redis_server.port}" in ended.stderr
+    assert "store.json" in ended.stderr
+    with redis.Redis.from_url(redis_server.url) as store:
+        assert store.ping()
+
+
+def test_a_redis_that_is_full_can_still_be_looked_at(
+    hub: HubProgram, redis_server: RedisServer
+) -> None:
+    hub.submit("t", image="i")
+    register(hub, "n")
+    with redis.Redis.from_url(redis_server.url) as store:
+        store.config_set("maxmemory", 1)
+
+        assert hub.get("/api/tasks")["current"] == "t"
+        assert hub.node("n")["status"] == "Online"
+        assert hub.task("t")["state"] == "running"
+        refused = hub.http.post("/api/tasks", json={"name": "u", "image": "i"})
+        assert refused.status_code == 503
+        assert "Redis is full" in refused.json()["detail"]
+
+        store.config_set("maxmemory", 0)
+        assert hub.submit("u", image="i")["position"] == 1

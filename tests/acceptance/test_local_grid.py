@@ -37,7 +37,7 @@ def test_the_demo_runs_without_docker_and_says_so() -> None:
     ended = demo(NO_DOCKER, 5_000)
 
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "plain processes do the work" in ended.stdout
+    assert "No Docker here: plain processes do the work" in ended.stdout
     assert "DOCKER_HOST is set to unix:///nowhere/docker.sock" in ended.stdout
     assert re.search(r"items/s, 0 waiting, 5,000 done, ETA 0 s", ended.stdout)
     assert "All 5,000 results are there, each once, and each is right." in ended.stdout
@@ -89,7 +89,7 @@ def test_a_grid_that_is_up_prints_a_curl_line_that_works_and_starts_again_as_it_
         up = start_process(command, log=log)
         try:
             wait_until(
-                lambda: log.read_text().count("computehub redis-url") > attempt,  # noqa: B023
+                lambda: log.read_text().count("take results.") > attempt,  # noqa: B023
                 within_s=30,
                 what="the grid is up",
             )
@@ -135,4 +135,36 @@ def test_a_grid_whose_port_is_taken_says_so(tmp_path: Path) -> None:
         )
     assert ended.returncode == 1
     assert f"listening on 127.0.0.1:{port}: Address already in use" in ended.stderr
+    assert "choose another one with --port" in ended.stderr
+    assert not (tmp_path / "computehub.toml").exists(), "nothing is written before that is known"
     assert "Traceback" not in ended.stderr
+
+
+def test_a_second_grid_in_the_same_folder_leaves_the_first_alone(tmp_path: Path) -> None:
+    log = tmp_path / "printed"
+    folder = tmp_path / "grid"
+    command = [
+        *("env", *(f"{name}={value}" for name, value in NO_DOCKER.items()), "PYTHONUNBUFFERED=1"),
+        *(sys.executable, "-m", "gridcore", "up", "--host", "127.0.0.1", "--folder", str(folder)),
+    ]
+    first = start_process([*command, "--port", str(free_port())], log=log)
+    try:
+        wait_until(lambda: "take results." in log.read_text(), within_s=30, what="the grid is up")
+        before = {path.name: path.read_text() for path in folder.glob("*.toml")}
+
+        second = subprocess.run(
+            [*command, "--port", str(free_port())],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+        assert second.returncode == 1
+        assert "a grid of this folder is up already" in second.stderr
+        assert "The grid is up" not in second.stdout
+        assert {path.name: path.read_text() for path in folder.glob("*.toml")} == before
+        assert first.poll() is None
+    finally:
+        first.send_signal(signal.SIGINT)
+        first.wait(60)

@@ -605,3 +605,19 @@ def test_what_a_run_leaves_in_the_background_goes_with_it(
         if f"987.{mark[-6:]}" in (p.info["cmdline"] or [])
     ]
     assert not left
+
+
+def test_a_fleet_that_moves_on_quickly_hangs_nowhere(
+    hub: HubProgram, node: NodeProgram, redis_server: RedisServer
+) -> None:
+    """redis-py waits by asyncio.wait_for if it has a socket timeout, and on Python 3.11 that now and
+    then swallows a cancellation: a crew never ended, and every later task waited for it."""
+    for number in range(40):
+        hub.submit(f"task-{number}", command=workers.DRAIN)
+    for _ in range(39):
+        hub.post("/api/tasks/finish")
+
+    last = Queue(redis_server, "task-39")
+    last.push("a")
+    last.wait_for("a:1")
+    last.redis.close()

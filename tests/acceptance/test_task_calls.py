@@ -93,7 +93,7 @@ def test_queues_and_redis_have_the_defaults_of_the_design(hub: HubProgram) -> No
         ({"name": "-t", "image": "i"}, "cannot be part of a container's name"),
         ({"name": "t", "images": {"linux/riscv64": "i"}}, "use one of linux/amd64, linux/arm64"),
         ({"name": "t", "image": "i", "input_redis": "http://x"}, "Write it as redis://"),
-        ({"name": "t", "image": "i", "input_redis": "redis://h/x"}, "not a number"),
+        ({"name": "t", "image": "i", "input_redis": "redis://h/x"}, "no database number"),
         ({"name": "t", "image": "i", "output_queue": "t:input"}, "results would be taken as items"),
         ({"name": "t", "image": "i", "auto_advnace": True}, "there is no such field"),
         ({"name": "t", "image": "two words"}, "no image reference"),
@@ -158,6 +158,24 @@ def test_deleting_leaves_the_queues_and_every_other_task_alone(hub: HubProgram) 
     assert (tasks["current"], tasks["pending"]) == ("running", ["two"])
 
 
+def test_a_task_that_no_node_can_run_says_why(hub: HubProgram) -> None:
+    assert "no node is online" in hub.submit("t", image="i")["waiting_for"]
+    body = {"hostname": "pi", "architecture": "aarch64", "cpu_count": 4, "runtime": "process"}
+    hub.post("/gridnode/register", body)
+    assert 'need a "command"' in hub.task("t")["waiting_for"]
+
+    hub.post("/gridnode/register", body | {"runtime": "docker"})
+    assert hub.task("t")["waiting_for"] is None
+
+
+def test_a_call_that_does_not_exist_is_named(hub: HubProgram) -> None:
+    for method, path in (("GET", "/api/task"), ("PUT", "/api/tasks")):
+        response = hub.http.request(method, path)
+        assert response.status_code in (404, 405)
+        assert f"{method} {path}" in response.json()["detail"]
+        assert response.json()["code"] == "no_such_call"
+
+
 def test_every_call_but_health_needs_the_token(hub: HubProgram) -> None:
     without, wrong = {"Authorization": ""}, {"Authorization": "Bearer wrong"}
 
@@ -181,11 +199,19 @@ def test_every_call_but_health_needs_the_token(hub: HubProgram) -> None:
 
 
 def test_the_api_is_described_for_people_and_for_programs(hub: HubProgram) -> None:
-    page = hub.http.get("/docs", headers={"Authorization": ""})
+    nobody = {"Authorization": ""}
+    page = hub.http.get("/docs", headers=nobody)
+    interactive = hub.http.get("/docs/interactive", headers=nobody)
+    front = hub.http.get("/", headers=nobody)
     description = hub.get("/openapi.json")
 
     assert page.status_code == 200
-    assert "swagger" in page.text
+    for path, methods in description["paths"].items():
+        for method in methods:
+            assert f"{method.upper()}</span> <code>{path}</code>" in page.text
+    assert "src=" not in page.text, "it needs nothing from elsewhere"
+    assert "swagger" in interactive.text
+    assert (front.status_code, front.headers["Location"]) == (307, "/docs")
     calls = {
         f"{method.upper()} {path}" for path, by in description["paths"].items() for method in by
     }

@@ -66,16 +66,16 @@ def test_a_child_that_ran_out_of_memory_does_not_make_a_good_end_a_failure() -> 
     assert RestartRule().after(ended(0, out_of_memory=True), jitter=MIDDLE).failure is None
 
 
-def test_exiting_at_once_without_taking_anything_is_a_failure_the_third_time() -> None:
+def test_exiting_soon_without_taking_anything_is_a_failure_the_third_time() -> None:
     rule = RestartRule()
-    nothing = ended(0, ran_s=0.2, took_nothing=True)
+    nothing = ended(0, ran_s=1.2, took_nothing=True)
     endings = [rule.after(nothing, jitter=MIDDLE) for _ in range(4)]
     assert [one.failure for one in endings] == [None, None, "fruitless", "fruitless"]
     assert [one.pause_s for one in endings] == [0, 0, 1, 2]
 
 
 @pytest.mark.parametrize(
-    "useful", [ended(0, took_nothing=False), ended(0, ran_s=5, took_nothing=True)]
+    "useful", [ended(0, took_nothing=False), ended(0, ran_s=11, took_nothing=True)]
 )
 def test_a_run_that_took_something_or_its_time_is_not_fruitless(useful: Ended) -> None:
     rule = RestartRule()

@@ -10,6 +10,7 @@ from computehub.assignment import Place, assign
 from computehub.drained import has_work, is_drained
 from computehub.pace import HEARTBEATS_PER_SECOND, heartbeat_interval_s, lost_after_s
 from computehub.task_list import Current
+from computehub.waiting_for import why_nobody_can
 from gridcore.backoff import full_jitter_s
 from gridcore.local.progress import Speed
 from gridcore.platforms import canonical_platform, platform_of
@@ -167,6 +168,18 @@ def test_a_task_that_never_had_work_is_not_drained() -> None:
     assert not has_work(fresh, EMPTY, [node(0)])
     assert has_work(fresh, QueueLengths(input=1), [])
     assert has_work(fresh, EMPTY, [node(1)])
+
+
+def test_why_nobody_can_work_on_a_task_is_said_for_each_kind_of_node() -> None:
+    docker_node, lost = node(0), node(0, status="Lost")
+    process_node = docker_node.model_copy(update={"runtime": "process"})
+    arm = TaskSpec(name="t", images={"linux/arm64": "i"})
+    assert "no node is online" in str(why_nobody_can(arm, [lost]))
+    said = str(why_nobody_can(arm, [docker_node, docker_node, process_node]))
+    assert said.startswith("it is not for any of the 3 online nodes: ")
+    assert said.count("linux/amd64 has no image") == 1
+    assert 'need a "command"' in said
+    assert why_nobody_can(TaskSpec(name="t", image="i"), [process_node, docker_node]) is None
 
 
 def test_there_is_a_slot_for_each_core_and_more_slots_share_cores_in_turn() -> None:
