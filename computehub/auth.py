@@ -14,6 +14,9 @@ from computehub.problems import problem
 
 OPEN_PATHS = frozenset({"/", "/health", "/docs", "/docs/interactive", "/openapi.json"})
 
+MAX_BODY_BYTES = 4_000_000
+"""Far more than any heartbeat or task; what is larger is a mistake, or meant to fill the hub."""
+
 _MISSING = (
     "Send the header 'Authorization: Bearer <token>' with the token from the hub's computehub.toml"
 )
@@ -36,5 +39,12 @@ class TokenCheck:
                 refusal = problem(401, "unauthorized", _WRONG if is_bearer else _MISSING)
                 refusal.headers["WWW-Authenticate"] = "Bearer"
                 await refusal(scope, receive, send)
+                return
+        if scope["type"] == "http" and scope["method"] in ("POST", "PUT", "PATCH"):
+            length = next((v for k, v in scope["headers"] if k == b"content-length"), b"")
+            is_chunked = any(k == b"transfer-encoding" for k, _ in scope["headers"])
+            if is_chunked or (length.isdigit() and int(length) > MAX_BODY_BYTES):
+                too_large = f"Send at most {MAX_BODY_BYTES:,} bytes, with a Content-Length"
+                await problem(413, "too_large", too_large)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 
 from computehub.fleet import Fleet, Verdict
-from computehub.redis_store import StoreUnavailable
 from gridcore.wire import HeartbeatRequest
 
 BATCH = 256
@@ -37,7 +36,7 @@ class Beats:
                 self._arrived.clear()
             try:
                 verdicts = await self._fleet.heartbeats([request for request, _ in batch])
-            except StoreUnavailable as error:
+            except Exception as error:  # noqa: BLE001  no caller's data may end it for all others
                 for _, answer in batch:
                     if not answer.done():
                         answer.set_exception(error)

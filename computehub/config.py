@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from gridcore import config_file
 from gridcore.redis_urls import check_redis_url
+from gridcore.tokens import check_token
 
 FILE_NAME = "computehub.toml"
 
@@ -65,9 +66,7 @@ class HubConfig(BaseModel):
     @field_validator("token")
     @classmethod
     def _can_be_sent(cls, token: str) -> str:
-        if not token.isascii() or not token.isprintable() or " " in token:
-            raise ValueError("use letters, digits and punctuation without blanks")
-        return token
+        return check_token(token)
 
     @property
     def host(self) -> str:

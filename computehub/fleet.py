@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+
+from pydantic import ValidationError
 
 from computehub import keys
 from computehub.pace import heartbeat_interval_s, lost_after_s
@@ -144,24 +147,30 @@ class Fleet:
             ("SMEMBERS", keys.STOPS),
         )
         seen_ms = dict(zip(seen[::2], seen[1::2], strict=True))
-        return [
-            _view(
-                RegisterRequest.model_validate_json(registered),
-                reports.get(node),
-                seen_ms.get(node, 0),
-                is_lost=node in lost,
-                stop_requested=node in stops,
-            )
-            for node, registered in sorted(nodes.items())
-        ]
+        views = []
+        for node, registered in sorted(nodes.items()):
+            # What another version of the hub has stored, and this one cannot read, is left out.
+            with suppress(ValidationError):
+                views.append(
+                    _view(
+                        RegisterRequest.model_validate_json(registered),
+                        reports.get(node),
+                        seen_ms.get(node, 0),
+                        is_lost=node in lost,
+                        stop_requested=node in stops,
+                    )
+                )
+        return views
 
     async def failures(self, task: str, *, most: int) -> list[Failure]:
         """The newest first; a report that came twice is told once."""
         (stored,) = await self._store.read(("LRANGE", keys.FAILURES, 0, -1))
         found: dict[str, Failure] = {}
-        for failure in map(Failure.model_validate_json, stored):
-            if failure.task == task and len(found) < most:
-                found.setdefault(failure.id, failure)
+        for one in stored:
+            with suppress(ValidationError):
+                failure = Failure.model_validate_json(one)
+                if failure.task == task and len(found) < most:
+                    found.setdefault(failure.id, failure)
         return list(found.values())
 
     def _lost_after_ms(self, interval_s: float) -> int:

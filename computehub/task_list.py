@@ -9,10 +9,15 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pydantic import ValidationError
+
 from computehub import keys
 from computehub.redis_store import RedisStore
 from gridcore.errors import GridCoreError
-from gridcore.wire import TaskList, TaskSpec
+from gridcore.logs import EventLog
+from gridcore.wire import StoredTask, TaskList, TaskSpec
+
+log = EventLog("computehub")
 
 
 class UnknownTask(GridCoreError):
@@ -127,7 +132,7 @@ class Tasks:
         )
         return Current(
             version=version,
-            task=TaskSpec.model_validate_json(task) if task else None,
+            task=_read_back(task) if task else None,
             has_had_work=bool(worked),
             stops=frozenset(stops),
         )
@@ -151,10 +156,11 @@ class Tasks:
             ("HGET", keys.TIMES, f"started:{name}"),
             ("HGET", keys.TIMES, f"completed:{name}"),
         )
-        if task is None:
+        spec = _read_back(task) if task else None
+        if spec is None:
             raise _unknown(name)
         return TaskRecord(
-            spec=TaskSpec.model_validate_json(task),
+            spec=spec,
             submitted_at=moment(submitted),
             started_at=moment(started),
             completed_at=moment(completed),
@@ -175,6 +181,15 @@ class Tasks:
             [name],
         )
         return reply
+
+
+def _read_back(stored: str) -> TaskSpec | None:
+    """None for a task that this version of the hub cannot understand: it is no task here."""
+    try:
+        return StoredTask.model_validate_json(stored)
+    except ValidationError as error:
+        log.error("task_unreadable", stored=stored[:200], reason=error.errors()[0]["msg"])
+        return None
 
 
 def moment(milliseconds: str | float | None) -> datetime | None:

@@ -20,8 +20,10 @@ def _shown(value: object) -> str:
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
     if _BARE.fullmatch(text):
         return text
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "")
-    return f'"{escaped}"'
+    # What others wrote must not move the cursor, end the line or forge a field.
+    safe = text.replace("\\", "\\\\").replace('"', '\\"')
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in safe)
+    return f'"{"".join(escaped)}"'
 
 
 class _LineFormatter(logging.Formatter):

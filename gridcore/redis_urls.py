@@ -47,10 +47,13 @@ def check_redis_url(url: str) -> str:
 def hide_password(url: str) -> str:
     """The URL as a person or a log may see it."""
     scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "", url
+    rest = rest.partition("?")[0].partition("#")[0]
     # Up to the last @: a password that should have been percent-encoded is hidden whole, too.
     credentials, at, address = rest.rpartition("@")
     if not at:
-        return url
+        return f"{scheme}{separator}{rest}"
     user, colon, _password = credentials.partition(":")
     shown = f"{user}:***" if colon else "***"
     return f"{scheme}{separator}{shown}@{address}"

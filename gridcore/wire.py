@@ -26,6 +26,8 @@ from gridcore.redis_urls import check_redis_url
 MAX_LOG_LINE = 4_000
 """Characters of a container's log line that travel to the hub."""
 
+MAX_LOG_LINES = 100
+
 VERSION_HEADER = "GridCore-Task-Version"
 """Says with each answer of GET /gridnode/task which version of the task list it speaks of."""
 
@@ -50,17 +52,43 @@ def _check_name(name: str) -> str:
     return name
 
 
+# Docker's own grammar: what it refuses, no node can pull.
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    r"(?:[A-Za-z0-9.-]+(?::[0-9]+)?/|\[[0-9a-fA-F:]+\](?::[0-9]+)?/)?"
+    rf"{_COMPONENT}(?:/{_COMPONENT})*"
+    r"(?::\w[\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?",
+    re.ASCII,
+)
+
+
 def _check_image(image: str) -> str:
-    if image != image.strip() or not image or any(c.isspace() for c in image) or image[0] in "-:/@":
-        raise ValueError(f"{image[:80]!r} is no image reference: write it as registry/name:tag")
+    if not _IMAGE.fullmatch(image):
+        raise ValueError(
+            f"{image[:80]!r} is no image reference: write it as registry/name:tag, the name in"
+            " lower case"
+        )
     return image
 
 
+def _check_no_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("it holds a NUL, which no program can be given")
+    return text
+
+
+# Every string has a limit: one node must not fill the hub's Redis. (A limit also makes pydantic
+# refuse lone surrogates, which could not be stored.)
+Word = Annotated[str, StringConstraints(max_length=500)]
+Text = Annotated[str, StringConstraints(max_length=MAX_LOG_LINE)]
+Argument = Annotated[str, StringConstraints(max_length=100_000), AfterValidator(_check_no_nul)]
 Name = Annotated[str, AfterValidator(_check_name)]
 Image = Annotated[str, StringConstraints(max_length=500), AfterValidator(_check_image)]
 Platform = Annotated[str, AfterValidator(canonical_platform)]
 RedisURL = Annotated[str, StringConstraints(max_length=2_000), AfterValidator(check_redis_url)]
-QueueName = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+QueueName = Annotated[
+    str, StringConstraints(min_length=1, max_length=500), AfterValidator(_check_no_nul)
+]
 
 
 class Message(BaseModel):
@@ -96,7 +124,7 @@ class TaskSpec(BaseModel):
     """For every platform that `images` does not name."""
     images: dict[Platform, Image] = Field(default_factory=dict)
     """By platform: linux/amd64, linux/arm64, linux/arm/v7."""
-    command: Annotated[list[str], Field(min_length=1, max_length=1_000)] | None = None
+    command: Annotated[list[Argument], Field(min_length=1, max_length=1_000)] | None = None
     """Replaces the image's own command; without any image it is for process nodes only."""
     input_redis: RedisURL | None = None
     """Default: the hub's own Redis."""
@@ -134,6 +162,12 @@ class TaskSpec(BaseModel):
         return (self.images.get(platform) if platform else None) or self.image
 
 
+class StoredTask(TaskSpec):
+    """A task as it is read back: another version of the hub may have stored it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
 class TaskConfig(Message):
     """What a node needs to work on a task."""
 
@@ -142,11 +176,11 @@ class TaskConfig(Message):
     """None only for a node whose runtime is "process"."""
     redis_url: None = None
     """Kept for agents that look for it; `input_redis` and `output_redis` say where to connect."""
-    input_redis: str
-    output_redis: str
-    input_queue: str
-    output_queue: str
-    command: list[str] | None = None
+    input_redis: RedisURL
+    output_redis: RedisURL
+    input_queue: QueueName
+    output_queue: QueueName
+    command: list[Argument] | None = None
     delivery: Literal["direct"] = "direct"
     version: str = ""
     """Changes with every change of the task list and is never used again; empty from a hub that
@@ -156,21 +190,19 @@ class TaskConfig(Message):
 class Failure(Message):
     """One run of a container that ended badly, or an image that could not be had."""
 
-    id: str
+    id: Word
     """Made by the node, so that a report that is sent twice is kept once."""
-    task: str
+    task: Word
     reason: FailureReason
-    message: str
+    message: Text
     slot: int | None = None
     exit_code: int | None = None
     at: datetime
-    log_lines: list[Annotated[str, StringConstraints(max_length=MAX_LOG_LINE)]] = Field(
-        default_factory=list, max_length=200
-    )
+    log_lines: list[Text] = Field(default_factory=list, max_length=MAX_LOG_LINES)
 
 
 class ImagePull(Message):
-    image: str
+    image: Word
     downloaded_bytes: int
     total_bytes: int
     """Grows while the registry is still naming layers."""
@@ -210,10 +242,10 @@ class HeartbeatRequest(Message):
     node_id: Name
     status: NodeStatus
     active_containers: Annotated[int, Field(ge=0, le=100_000)] = 0
-    task: str | None = None
-    version: str = ""
+    task: Word | None = None
+    version: Word = ""
     """Of the task list that the node acts on."""
-    error: Annotated[str, StringConstraints(max_length=MAX_LOG_LINE)] | None = None
+    error: Text | None = None
     """Why the status is "Error", or what the node is waiting for."""
     image_pull: ImagePull | None = None
     slots: Annotated[list[SlotReport], Field(max_length=4_096)] = Field(default_factory=list)

@@ -47,9 +47,10 @@ class Agent:
                 await self._follow_assignments()
             except Interrupted:
                 pass
-            await self._membership.say_goodbye()
             for task in beside:
                 task.cancel()
+        # Last, and alone: a heartbeat after it would make the node register again.
+        await self._membership.say_goodbye()
         log.info("stopped")
 
     async def _follow_assignments(self) -> None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from gridcore import config_file
 from gridcore.platforms import PLATFORM_OF_ARCHITECTURE, platform_of
+from gridcore.tokens import check_token
 from gridcore.wire import Name, RuntimeName
 
 FILE_NAME = "gridnode.toml"
@@ -61,19 +62,22 @@ class NodeConfig(BaseModel):
     @field_validator("server_url")
     @classmethod
     def _is_a_hub_address(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError('write it as "http://hub.example:8080"')
+        wanted = 'write it as "http://hub.example:8080"'
+        try:
+            parts = urlsplit(url)
+            is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            raise ValueError(wanted) from None
+        if not is_address or parts.username or parts.password:
+            raise ValueError(wanted)
         if parts.hostname == "hub.example":
             raise ValueError("it is still the example: write your hub's address here")
         return url.rstrip("/")
 
     @field_validator("token")
     @classmethod
-    def _is_filled_in(cls, token: str) -> str:
-        if not token:
-            raise ValueError("it is empty: copy the token from the hub's computehub.toml")
-        return token
+    def _can_be_sent(cls, token: str) -> str:
+        return check_token(token)
 
     @field_validator("architecture")
     @classmethod

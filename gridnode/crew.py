@@ -54,26 +54,26 @@ class Crew:
         report = self._workplace.report
         try:
             await self._get_image()
-            await self._await_predecessor()
+            await unless(self._stopping, self._await_predecessor())
             report.set_task(self._task)
             await self._work()
         except Interrupted:
             pass
         finally:
             await self._await_predecessor()
-            report.set_problem("image", None)
-            report.set_problem("queue", None)
+            for topic in ("image", "queue"):
+                report.set_problem(self._topic(topic), None)
             self.finished.set()
 
     async def _await_predecessor(self) -> None:
         if self._predecessor:
             await self._predecessor.finished.wait()
-            self._predecessor = None
+            self._predecessor = None  # or every crew that ever was would be kept
 
     async def _work(self) -> None:
         place = self._workplace
         delivery = place.deliver(
-            self._task, lambda problem: place.report.set_problem("queue", problem)
+            self._task, lambda problem: place.report.set_problem(self._topic("queue"), problem)
         )
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(delivery.run())
@@ -107,16 +107,20 @@ class Crew:
                 await pause(self._stopping, full_jitter_s(attempt))
             except (ImageUnavailable, CannotStart) as error:
                 log.warning("image_failed", task=self._task.task_name, error=error)
-                report.set_problem("image", str(error))
+                report.set_problem(self._topic("image"), str(error))
                 report.add_failure("image", str(error), task=self._task.task_name)
                 # Never at once: a registry in trouble is helped by silence.
                 await pause(self._stopping, 1.0 + full_jitter_s(attempt))
             else:
-                report.set_problem("image", None)
+                report.set_problem(self._topic("image"), None)
                 return
             finally:
                 report.set_image_pull(None)
             attempt += 1
+
+    def _topic(self, name: str) -> str:
+        # Its own: the crew before may still be ending, and takes its problems with it.
+        return f"{name} {id(self)}"
 
     def _on_progress(self, pull: ImagePull) -> None:
         self._workplace.report.set_image_pull(pull)

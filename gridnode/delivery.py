@@ -8,8 +8,10 @@ leased, and neither slots nor runtimes will notice.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 import redis.asyncio
@@ -32,8 +34,11 @@ class Delivery(Protocol):
     async def run(self) -> None:
         """Watches for work, until cancelled."""
 
-    async def wait_for_work(self) -> None:
-        """Returns when there is something to do for one more run."""
+    async def wait_for_work(self) -> int:
+        """Returns when there is something to do for one more run, with that run's number."""
+
+    def has_ended(self, run: int) -> None:
+        """That run is over: what waits now waits for others."""
 
     async def waiting(self) -> int | None:
         """How many items wait; None if nobody can tell now."""
@@ -56,9 +61,12 @@ class DirectDelivery:
         self._shown = hide_password(task.input_redis)
         self._host_alias = host_alias
         self._on_problem = on_problem
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._waiters: deque[asyncio.Future[int]] = deque()
         self._someone_waits = asyncio.Event()
-        self._let_go: deque[float] = deque()
+        self._look_now = asyncio.Event()
+        self._numbers = itertools.count()
+        self._let_go_s: dict[int, float] = {}
+        """Runs that may not have taken their first item yet, and since when."""
         self._redis = redis.asyncio.Redis.from_url(
             task.input_redis,
             protocol=2,
@@ -73,23 +81,31 @@ class DirectDelivery:
         try:
             while True:
                 await self._someone_waits.wait()
+                self._look_now.clear()
                 self._let_some_go(await self.waiting() or 0)
                 if self._waiters:
-                    await asyncio.sleep(LOOK_EVERY_S)
+                    # A run that has ended frees a turn: then at once.
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(LOOK_EVERY_S):
+                            await self._look_now.wait()
                 else:
                     self._someone_waits.clear()
         finally:
             await self._redis.aclose()
 
-    async def wait_for_work(self) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def wait_for_work(self) -> int:
+        turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiters.append(turn)
         self._someone_waits.set()
         try:
-            await turn
+            return await turn
         finally:
             if turn in self._waiters:
                 self._waiters.remove(turn)
+
+    def has_ended(self, run: int) -> None:
+        self._let_go_s.pop(run, None)
+        self._look_now.set()
 
     async def waiting(self) -> int | None:
         try:
@@ -117,10 +133,11 @@ class DirectDelivery:
 
     def _let_some_go(self, waiting: int) -> None:
         now = asyncio.get_running_loop().time()
-        while self._let_go and self._let_go[0] < now - TAKES_ITS_FIRST_ITEM_WITHIN_S:
-            self._let_go.popleft()
-        for _ in range(min(waiting - len(self._let_go), len(self._waiters))):
+        oldest_s = now - TAKES_ITS_FIRST_ITEM_WITHIN_S
+        self._let_go_s = {run: at for run, at in self._let_go_s.items() if at > oldest_s}
+        for _ in range(min(waiting - len(self._let_go_s), len(self._waiters))):
             turn = self._waiters.popleft()
             if not turn.done():
-                turn.set_result(None)
-                self._let_go.append(now)
+                run = next(self._numbers)
+                self._let_go_s[run] = now
+                turn.set_result(run)

@@ -136,7 +136,7 @@ class Membership:
             self.assignment.set(Assignment(task.version, task))
 
     async def _send_heartbeats(self) -> None:
-        attempt = 0
+        attempt = forgotten = 0
         while True:
             self._report.changed.clear()
             self._beat_now.clear()
@@ -149,6 +149,9 @@ class Membership:
             except UnknownNode:
                 log.info("registering_again", reason="the hub does not know this node")
                 await self._register_again()
+                # Once at once; a hub that forgets it again and again is not stormed.
+                await asyncio.sleep(full_jitter_s(forgotten) if forgotten else 0)
+                forgotten += 1
                 continue
             except HubError as error:
                 if attempt == 0:
@@ -158,7 +161,7 @@ class Membership:
                 continue
             if attempt:
                 log.info("hub_back")
-            attempt = 0
+            attempt = forgotten = 0
             self._report.was_heard(beat)
             self._answered_beats.set(answers)
             self._interval_s = reply.heartbeat_interval or beat.heartbeat_interval

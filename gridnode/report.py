@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from gridcore.wire import (
     MAX_LOG_LINE,
+    MAX_LOG_LINES,
     Failure,
     FailureReason,
     HeartbeatRequest,
@@ -36,12 +37,18 @@ class Report:
         self._problems: dict[str, str] = {}
         self._image_pull: ImagePull | None = None
         self._failures: deque[Failure] = deque(maxlen=FAILURES_KEPT)
+        self._heard_active = 0
 
     @property
     def active_containers(self) -> int:
         # A run counts from before its container exists until after it is gone: the hub takes a
         # node without active containers for one that holds no item.
         return sum(slot.state in ("starting", "running", "stopping") for slot in self._slots)
+
+    @property
+    def is_known_active(self) -> bool:
+        """The hub has been told of an active container, and not of its end."""
+        return self._heard_active > 0
 
     @property
     def status(self) -> NodeStatus:
@@ -92,11 +99,11 @@ class Report:
                 id=secrets.token_hex(8),
                 task=task,
                 reason=reason,
-                message=message[:MAX_LOG_LINE],
+                message=_storable(message),
                 slot=slot,
                 exit_code=exit_code,
                 at=datetime.now(UTC),
-                log_lines=[line[:MAX_LOG_LINE] for line in log_lines],
+                log_lines=[_storable(line) for line in log_lines[-MAX_LOG_LINES:]],
             )
         )
         self.changed.set()
@@ -108,7 +115,7 @@ class Report:
             active_containers=self.active_containers,
             task=self._task.task_name if self._task else None,
             version=self._task.version if self._task else "",
-            error="; ".join(self._problems.values())[:MAX_LOG_LINE] or None,
+            error=_storable("; ".join(self._problems.values())) or None,
             image_pull=self._image_pull,
             slots=list(self._slots),
             failures=list(self._failures),
@@ -117,7 +124,13 @@ class Report:
 
     def was_heard(self, heartbeat: HeartbeatRequest) -> None:
         """The hub has these failures now."""
+        self._heard_active = heartbeat.active_containers
         heard = {failure.id for failure in heartbeat.failures}
         kept = [failure for failure in self._failures if failure.id not in heard]
         self._failures.clear()
         self._failures.extend(kept)
+
+
+def _storable(text: str) -> str:
+    """As the wire takes it, whatever a program has printed."""
+    return text[:MAX_LOG_LINE].encode("utf-8", "replace").decode()

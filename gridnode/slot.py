@@ -23,6 +23,9 @@ from gridnode.interruptible import Interrupted, pause, unless
 from gridnode.report import Report
 from gridnode.runtimes import CannotStart, Run, RunOrder, Runtime, RuntimeUnavailable
 
+UNAVAILABLE_PAUSE_S = 1.0
+"""An engine that has just gone may not have been noticed yet."""
+
 KILLED_WITHIN_S = 15.0
 """After SIGKILL the kernel may take a while; an engine that takes longer hangs."""
 
@@ -65,8 +68,11 @@ class Slot:
             while True:
                 self._set_state("idle")
                 await unless(self._stopping, self._runtime.wait_available())
-                await unless(self._stopping, self._delivery.wait_for_work())
-                ended = await self._run_once()
+                turn = await unless(self._stopping, self._delivery.wait_for_work())
+                try:
+                    ended = await self._run_once()
+                finally:
+                    self._delivery.has_ended(turn)
                 following = rule.after(ended, jitter=random.random())  # noqa: S311
                 if following.failure:
                     self._report_failure(following.failure, following.message, ended)
@@ -80,7 +86,7 @@ class Slot:
 
     async def _run_once(self) -> Ended:
         self._set_state("starting")
-        if self._report.active_containers == 1:
+        if not self._report.is_known_active:
             # From here on the hub must not take the node for one that holds no item.
             await self._announcer.announce()
         waiting_before = await self._delivery.waiting()
@@ -89,6 +95,7 @@ class Slot:
             run = await self._runtime.start(self._order())
         except RuntimeUnavailable as error:
             log.warning("start_failed", slot=self._place.number, error=error)
+            await pause(self._stopping, UNAVAILABLE_PAUSE_S)
             return Ended(None, 0.0, was_ours=True)
         except CannotStart as error:
             return Ended(None, 0.0, start_error=str(error))

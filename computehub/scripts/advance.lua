@@ -18,16 +18,16 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
+-- The first write takes something away, so that a Redis that is full lets the fleet move on.
+local following = redis.call('LPOP', KEYS[2])
+redis.call('DEL', KEYS[3])
 if current then
   redis.call('RPUSH', KEYS[4], current)
   redis.call('HSET', KEYS[1], 'completed:' .. current, now)
 end
-local following = redis.call('LPOP', KEYS[2])
 if following then
   redis.call('SET', KEYS[3], following)
   redis.call('HSET', KEYS[1], 'started:' .. following, now)
-else
-  redis.call('DEL', KEYS[3])
 end
 redis.call('SET', KEYS[5], ARGV[1])
 redis.call('PUBLISH', ARGV[2], ARGV[1])

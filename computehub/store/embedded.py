@@ -101,6 +101,7 @@ class EmbeddedStore:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            umask=0o077,  # tasks hold the passwords of their Redis servers
         )
         try:
             async with asyncio.timeout(START_TIMEOUT_S):

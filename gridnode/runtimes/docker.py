@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from gridcore.backoff import full_jitter_s
 from gridcore.logs import EventLog
 from gridcore.wire import ImagePull, RuntimeName, TaskConfig
 from gridnode.ending import Ended
-from gridnode.runtimes import LOG_LINES, CannotStart, RunOrder, RuntimeUnavailable
+from gridnode.runtimes import (
+    LOG_LINES,
+    CannotStart,
+    ImageUnavailable,
+    RunOrder,
+    RuntimeUnavailable,
+)
 from gridnode.runtimes.docker_engine import (
     ContainerSpec,
     Engine,
@@ -32,6 +39,9 @@ PIDS = 512
 HOST_ALIAS = "host.docker.internal"
 
 PING_EVERY_S = 20.0
+
+ENDING_CALL_S = 20.0
+"""A stop must not wait for an engine that is stuck: what is left is found at the next start."""
 
 SIGNAL_SETTLES_S = 1.5
 """An engine that shuts down ends its containers first, and then falls silent within a moment."""
@@ -68,7 +78,8 @@ class DockerRuntime:
                 attempt = 0
             except NoEngine as error:
                 cause = f'{error}; or, without containers, set runtime = "process" in gridnode.toml'
-            except RuntimeUnavailable as error:
+            except (RuntimeUnavailable, EngineRefused) as error:
+                # An engine that is starting refuses what it will do in a moment.
                 cause = str(error)
             self._was_away = True
             if self.problem.value != cause:
@@ -87,9 +98,14 @@ class DockerRuntime:
                 cause="it has no image for this node",
                 next_step='Give the task an image, or let nodes with runtime = "process" do it',
             )
-        self._image_of[task.image] = await get_image(
-            self._connected(), task.image, self._platform, on_progress
-        )
+        try:
+            self._image_of[task.image] = await get_image(
+                self._connected(), task.image, self._platform, on_progress
+            )
+        except EngineRefused as error:
+            raise ImageUnavailable(
+                f"getting image {task.image}", cause=error.cause, next_step=error.next_step
+            ) from error
 
     async def start(self, order: RunOrder) -> DockerRun:
         assert order.image is not None, "prepare() comes first"
@@ -109,10 +125,10 @@ class DockerRuntime:
         )
         run = None
         try:
-            container = await self._create(engine, spec)
+            container = await self._create_with_image(engine, spec, order.image)
             run = self._runs[container] = DockerRun(self, engine, container)
             await engine.start(container)
-        except EngineRefused as error:
+        except (EngineRefused, ImageUnavailable) as error:
             if run:
                 await run.remove()
             raise CannotStart(
@@ -126,10 +142,18 @@ class DockerRuntime:
 
     async def remove_leftovers(self) -> int:
         engine = self._connected()
-        leftovers = await engine.containers(self._labels)
+        try:
+            leftovers = await engine.containers(self._labels)
+        except EngineRefused as error:
+            log.warning("cleaning_failed", error=error)
+            return 0
         for container in leftovers:
-            with suppress(NotThere):
+            try:
                 await engine.remove(container)
+            except NotThere:
+                pass
+            except EngineRefused as error:  # it is being removed already, or its disk is busy
+                log.warning("remove_failed", container=container[:12], error=error)
         return len(leftovers)
 
     async def aclose(self) -> None:
@@ -138,6 +162,15 @@ class DockerRuntime:
 
     def forget(self, container: str) -> None:
         self._runs.pop(container, None)
+
+    async def _create_with_image(self, engine: Engine, spec: ContainerSpec, reference: str) -> str:
+        try:
+            return await self._create(engine, spec)
+        except NotThere:
+            # Somebody has tidied up: the image is gone, and the task still runs.
+            image = await get_image(engine, reference, self._platform, lambda _: None)
+            self._image_of[reference] = image
+            return await self._create(engine, replace(spec, image=image))
 
     async def _create(self, engine: Engine, spec: ContainerSpec) -> str:
         try:
@@ -186,7 +219,7 @@ class DockerRuntime:
             while True:
                 await asyncio.sleep(PING_EVERY_S)
                 await engine.ping()
-        except RuntimeUnavailable:
+        except (RuntimeUnavailable, EngineRefused):
             exits.close()
 
     def _connected(self) -> Engine:
@@ -208,6 +241,7 @@ class DockerRun:
         self._container = container
         self._ended = asyncio.Event()
         self._by_engine = False
+        self._by_us = False
 
     def has_ended(self) -> None:
         self._ended.set()
@@ -226,7 +260,7 @@ class DockerRun:
         except (RuntimeUnavailable, EngineRefused):
             return Ended(None, 0.0, was_ours=True)
         ended_by_signal = (state.exit_code or 0) > 128 and not state.out_of_memory
-        if ended_by_signal and not self._by_engine:
+        if ended_by_signal and not self._by_engine and not self._by_us:
             self._by_engine = await self._engine_goes_away()
         return Ended(
             state.exit_code,
@@ -237,6 +271,7 @@ class DockerRun:
         )
 
     async def terminate(self) -> None:
+        self._by_us = True
         await self._signal("SIGTERM")
 
     async def kill(self) -> None:
@@ -244,20 +279,22 @@ class DockerRun:
 
     async def remove(self) -> None:
         try:
-            await self._engine.remove(self._container)
+            async with asyncio.timeout(ENDING_CALL_S):
+                await self._engine.remove(self._container)
         except NotThere:
             pass
-        except (RuntimeUnavailable, EngineRefused) as error:
+        except (RuntimeUnavailable, EngineRefused, TimeoutError) as error:
             # The next start in this slot, or of this agent, finds it by name or label.
             log.warning("remove_failed", container=self._container[:12], error=error)
         self._runtime.forget(self._container)
 
     async def _signal(self, name: str) -> None:
         try:
-            await self._engine.kill(self._container, name)
+            async with asyncio.timeout(ENDING_CALL_S):
+                await self._engine.kill(self._container, name)
         except EngineRefused:
             pass  # it has ended by itself
-        except RuntimeUnavailable as error:
+        except (RuntimeUnavailable, TimeoutError) as error:
             log.warning("signal_failed", container=self._container[:12], error=error)
 
     async def _engine_goes_away(self) -> bool:

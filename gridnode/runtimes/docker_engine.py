@@ -35,7 +35,7 @@ CALL_TIMEOUT_S = 60.0
 CALLS_AT_ONCE = 8
 """A guess: enough to start one container per core of a small machine together."""
 
-PULLS_AT_ONCE = 4
+PULLS_AT_ONCE = 32
 LOG_BYTES = "1m"
 
 _T = TypeVar("_T")
@@ -234,7 +234,9 @@ class Engine:
     async def last_lines(self, container: str, count: int) -> list[str]:
         def call() -> list[str]:
             output: bytes = self._connected().logs(container, tail=count)
-            return output.decode("utf-8", "replace").splitlines()
+            lines = output.decode("utf-8", "replace").rstrip("\n").split("\n")
+            # A progress bar writes over its line: what was last on the screen is what counts.
+            return [line.rstrip("\r").rpartition("\r")[2] for line in lines][-count:]
 
         return await self._in_thread(f"reading the log of {container[:12]}", call)
 

@@ -46,6 +46,7 @@ class ProcessRuntime:
     def __init__(self, *, node_id: str, memory_mb: int) -> None:
         self._node_id = node_id
         self._memory_bytes = memory_mb * 1024 * 1024
+        self._folder = Path(tempfile.gettempdir()) / f"gridnode-{node_id}"
         self.problem: Watched[str | None] = Watched(None)
 
     async def run(self) -> None:
@@ -64,12 +65,14 @@ class ProcessRuntime:
 
     async def start(self, order: RunOrder) -> ProcessRun:
         assert order.command, "prepare() comes first"
-        folder = tempfile.mkdtemp(prefix=f"{order.name}-")
         passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         # A pipe of our own: asyncio's Process.wait() waits until its pipes are closed, and what the
         # program has left in the background may hold them open for ever.
-        output, its_end = os.pipe()
+        folder, output, its_end = "", -1, -1
         try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            folder = tempfile.mkdtemp(prefix=f"{order.task}-{order.slot}-", dir=self._folder)
+            output, its_end = os.pipe()
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", _CHILD),
                 "-" if order.core is None else str(order.core),
@@ -83,21 +86,25 @@ class ProcessRuntime:
                 stderr=its_end,
                 start_new_session=True,
             )
-        except OSError as error:
-            os.close(output)
+        except BaseException as error:
+            if output >= 0:
+                os.close(output)
             shutil.rmtree(folder, ignore_errors=True)
+            if not isinstance(error, (OSError, ValueError)):
+                raise
             raise CannotStart(
                 f"starting {order.command[0]!r}",
                 cause=str(error),
                 next_step="Check the task's command on this machine",
             ) from error
         finally:
-            os.close(its_end)
+            if its_end >= 0:
+                os.close(its_end)
         return ProcessRun(process, output, folder)
 
     async def remove_leftovers(self) -> int:
         """The kernel has ended our children with us; what they had started may be left."""
-        return await asyncio.to_thread(_remove_marked, self._node_id)
+        return await asyncio.to_thread(_remove_marked, self._node_id, self._folder)
 
     async def aclose(self) -> None:
         pass
@@ -159,7 +166,7 @@ class ProcessRun:
             transport.close()
 
 
-def _remove_marked(node_id: str) -> int:
+def _remove_marked(node_id: str, folder: Path) -> int:
     killed = 0
     for process in psutil.process_iter():
         try:
@@ -168,6 +175,5 @@ def _remove_marked(node_id: str) -> int:
                 killed += 1
         except (psutil.Error, OSError):
             continue
-    for folder in Path(tempfile.gettempdir()).glob(f"gridcore-*-{node_id}-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     return killed

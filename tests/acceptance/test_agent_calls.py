@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import redis
 
 from gridcore.wire import STOP_HEADER, VERSION_HEADER
 from tests.support.programs import HubProgram
@@ -294,3 +295,52 @@ def test_a_failure_is_kept_with_its_task_and_told_once(hub: HubProgram) -> None:
     assert kept["exit_code"] == 3
     assert kept["log_lines"] == ["Traceback", "ValueError: 7"]
     wait_until(lambda: "task_failure" in hub.log, within_s=5, what="the hub logs the failure")
+
+
+def test_what_cannot_be_stored_is_its_senders_problem_alone(hub: HubProgram) -> None:
+    """A lone surrogate is valid JSON and no valid text: once it ended the hub."""
+    register(hub, "n")
+    lone = chr(92) + "ud800"
+    as_json = {"Content-Type": "application/json"}
+    for field in ("task", "version", "error"):
+        body = f'{{"node_id": "n", "status": "Idle", "{field}": "{lone}"}}'
+        refused = hub.http.post("/gridnode/heartbeat", content=body, headers=as_json)
+        assert refused.status_code == 422, field
+
+    assert beat(hub, "n")["stop_requested"] is False
+
+
+def test_a_body_that_is_far_too_large_is_refused_unread(hub: HubProgram) -> None:
+    register(hub, "n")
+    huge = {"node_id": "n", "status": "Idle", "task": "x" * 5_000_000}
+
+    assert hub.http.post("/gridnode/heartbeat", json=huge).status_code == 413
+    chunked = hub.http.post("/api/tasks", content=iter([b"{}"]))
+    assert chunked.status_code == 413
+    assert hub.get("/api/tasks")["current"] is None
+
+
+def test_what_another_version_of_the_hub_has_stored_is_left_out(
+    hub: HubProgram, redis_server: RedisServer
+) -> None:
+    register(hub, "n")
+    hub.submit("t", image="i", auto_advance=True)
+    stored = '{"name": "t", "image": "i", "auto_advance": true, "delivery": "of tomorrow"}'
+    with redis.Redis.from_url(redis_server.url, decode_responses=True) as store:
+        store.hset("gc:{hub}:tasks", "t", stored)
+        store.hset("gc:{hub}:reports", "n", '{"node_id": "n", "status": "Dreaming"}')
+        before = store.hget("gc:{hub}:service", "last")
+        wait_until(
+            lambda: store.hget("gc:{hub}:service", "last") != before,
+            within_s=10,
+            what="the hub's loops go on",
+        )
+        store.hset(
+            "gc:{hub}:tasks", "t", stored.replace("of tomorrow", "direct")[:-1] + ', "new": 1}'
+        )
+
+    assert "task_unreadable" in hub.log
+    assert hub.task("t")["state"] == "running"
+    assert hub.nodes() == []
+    assert beat(hub, "n")["stop_requested"] is False
+    assert [node["id"] for node in hub.nodes()] == ["n"]

@@ -291,9 +291,7 @@ def test_a_stopping_node_is_not_taken_for_lost_while_its_runs_finish(
         node.process.send_signal(signal.SIGTERM)
 
         node.wait_logged("stopping")
-        heard = {node["last_seen"] for node in hub.nodes()}
         assert node.wait_ended(within_s=20) == 0
-        assert heard
         assert "node_lost" not in hub.log
         assert "node_left node=n" in hub.log
 
@@ -496,6 +494,12 @@ def test_an_address_that_is_no_hub_is_an_error_that_says_so(redis_server: RedisS
         ('server_url = "h:1"\ntoken = "t"', "line 1, key 'server_url': found 'h:1'"),
         ('server_url = "http://h:1"\ntoken = ""', "it is empty: copy the token"),
         ('server_url = "http://h:1"\ntoken = secret', "line 2: it is not TOML"),
+        (
+            'server_url = "http://h:1"\ntoken = "secret "',
+            "a value not shown here: it holds a blank",
+        ),
+        ('server_url = "http://me:pw@h:1"\ntoken = "t"', 'write it as "http://hub.example'),
+        ('[node]\nserver_url = "http://h:1"', "there is a section [node]"),
         ('server_url = "http://h:1"', "key 'token': it is not there"),
     ],
 )
@@ -610,8 +614,8 @@ def test_what_a_run_leaves_in_the_background_goes_with_it(
 def test_a_fleet_that_moves_on_quickly_hangs_nowhere(
     hub: HubProgram, node: NodeProgram, redis_server: RedisServer
 ) -> None:
-    """redis-py waits by asyncio.wait_for if it has a socket timeout, and on Python 3.11 that now and
-    then swallows a cancellation: a crew never ended, and every later task waited for it."""
+    """redis-py waits by asyncio.wait_for if it has a socket timeout, and on Python 3.11 that now
+    and then swallows a cancellation: a crew never ended, and every later task waited for it."""
     for number in range(40):
         hub.submit(f"task-{number}", command=workers.DRAIN)
     for _ in range(39):

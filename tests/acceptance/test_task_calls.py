@@ -97,7 +97,11 @@ def test_queues_and_redis_have_the_defaults_of_the_design(hub: HubProgram) -> No
         ({"name": "t", "image": "i", "output_queue": "t:input"}, "results would be taken as items"),
         ({"name": "t", "image": "i", "auto_advnace": True}, "there is no such field"),
         ({"name": "t", "image": "two words"}, "no image reference"),
+        ({"name": "t", "image": "My/Image:1"}, "the name in lower case"),
         ({"name": "t", "command": []}, "command"),
+        ({"name": "t", "command": "python x.py"}, "it must be a list"),
+        ({"name": "t", "command": ["a\0b"]}, "it holds a NUL"),
+        ({"name": "t", "image": "i", "input_queue": "a\0b"}, "it holds a NUL"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_what_to_change(

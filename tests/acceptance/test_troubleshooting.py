@@ -191,7 +191,7 @@ def test_a_message_that_was_changed_in_the_source_would_be_found() -> None:
     # Also where the changed words stand in a hole of a true sentence.
     reading = "reading gridnode.toml, line 2, key 'token': found a value not shown here"
     assert is_said(
-        f"{reading}: use letters, digits and punctuation without blanks. Change that"
+        f"{reading}: it holds a blank or a sign that cannot be sent: copy it again. Change that"
         " line and start again"
     )
     assert not is_said(

@@ -26,8 +26,9 @@ while moved < most do
   moved = moved + 1
 end
 if moved < most then
-  local found = redis.call('HSCAN', KEYS[3], 0, 'COUNT', most - moved)[2]
-  for i = 1, math.min(#found, 2 * (most - moved)), 2 do
+  -- Not HSCAN: from its first cursor it finds nothing more once the first buckets are empty.
+  local found = redis.call('HRANDFIELD', KEYS[3], most - moved, 'WITHVALUES')
+  for i = 1, #found, 2 do
     local token, entry = found[i], found[i + 1]
     redis.call('HDEL', KEYS[3], token)
     local attempts, side, at = string.match(entry, '^(%d+) ([LR])\n()')
