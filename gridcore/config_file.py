@@ -69,7 +69,10 @@ def load(path: Path, model: type[_Model]) -> _Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise _explain(path, text, model, error.errors()[0]) from None
+        # A section explains the keys that are missing: they stand inside it.
+        errors = sorted(error.errors(), key=lambda e: not isinstance(e["input"], dict))
+        sections = [e for e in errors if e["type"] == "extra_forbidden"]
+        raise _explain(path, text, model, (sections or errors)[0]) from None
 
 
 def _explain(path: Path, text: str, model: type[BaseModel], error: ErrorDetails) -> ConfigError:
