@@ -111,11 +111,26 @@ class LeaseQueueMachine(RuleBasedStateMachine):
         held = list(self.holds[node].values())
         chosen = data.draw(st.lists(st.sampled_from(held), unique=True, min_size=1))
         groups = data.draw(st.integers(1, 3))
-        transactions, payloads = [], []
-        for members in (chosen[start::groups] for start in range(groups)):
-            results = [Result(data.draw(sides), b"done " + m.payload) for m in members]
-            transactions.append(Transaction([m.token for m in members], results))
-            payloads.append([m.payload for m in members])
+        self._commit(node, [chosen[start::groups] for start in range(groups)], data.draw(sides))
+        if reply_is_lost:
+            self.commit_again(node)
+
+    @precondition(lambda self: any(self.holds.values()))
+    @rule(data=st.data())
+    def come_back_late_and_commit(self, data: st.DataObject) -> None:
+        node = self._a_holder(data)
+        self.be_reaped(node, knows_nothing=False)
+        self._commit(node, [[lease] for lease in self.holds[node].values()], "R")
+
+    def _commit(self, node: str, groups: list[list[Lease]], side: Side) -> None:
+        transactions = [
+            Transaction(
+                [lease.token for lease in group],
+                [Result(side, b"done " + lease.payload) for lease in group],
+            )
+            for group in groups
+        ]
+        payloads = [[lease.payload for lease in group] for group in groups]
         name = f"c{next(self._numbers)}"
 
         verdicts = self._call(self._queue.commit(node, name, OUTPUT, transactions))
@@ -128,8 +143,6 @@ class LeaseQueueMachine(RuleBasedStateMachine):
                     self.committed.add(item)
                 self.holds[node].pop(token)
         self._last_commit[node] = (name, transactions, verdicts)
-        if reply_is_lost:
-            self.commit_again(node)
 
     @rule(node=nodes)
     def commit_again(self, node: str) -> None:
