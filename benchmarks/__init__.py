@@ -1,0 +1,11 @@
+"""What the parts cost and how fast they are: one file a question, and no answer is an assertion.
+
+    report            the machine, the versions and the table that every file prints
+    heartbeats        how many heartbeats a second one hub process serves on one core
+    task_switch       from "next" to SIGTERM in the running containers of 100 nodes
+    memory            what agent, hub and store take while there is nothing to do
+    container_start   from an item to its result when no container runs yet
+    demo_speed        how fast a plain program drains its queue with and without a node around it
+
+Each runs as `python -m benchmarks.<name>`; README.md holds what they have shown.
+"""
