@@ -18,7 +18,8 @@ log = EventLog("computehub")
 router = APIRouter(prefix="/api/tasks", tags=["tasks"])
 
 
-def _hub(request: Request) -> Hub:
+# async, though it awaits nothing: FastAPI runs a plain function in a thread, for each request.
+async def _hub(request: Request) -> Hub:
     hub: Hub = request.app.state.hub
     return hub
 
