@@ -6,12 +6,12 @@ lease:<node> hash    token -> entry
 retry        zset    <token> SP entry -> ms at which it is due
 dead         list    <JSON object> LF payload, the newest at the left
 nodes        zset    node -> ms of its last renewal
-stats        hash    taken, committed, returned, aborted, fenced, dead, reaped -> count;
-                     commit:<node> -> the node's last commit and its verdicts
+stats        hash    taken, committed, returned, aborted, fenced, dead, reaped, revived, discarded
+                     -> count; commit:<node> -> the node's last commit and its verdicts
 
-An *entry* is `<attempts> <side> LF <payload>`: how often a run of it has failed, from which side
-of Q it was taken (L or R), and the bytes that the user pushed. A token is made by a node and never
-used again. All times are Redis' own.
+An *entry* is `<attempts> <side> <since> LF <payload>`: how often a run of it has failed, from which
+side of Q it was taken (L or R), when that was (ms), and the bytes that the user pushed. A token is
+made by a node and never used again. All times are Redis' own.
 """
 
 from __future__ import annotations

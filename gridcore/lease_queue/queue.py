@@ -7,30 +7,53 @@ again say what a repeat does.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha1
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol
+
+from redis.exceptions import NoScriptError
 
 from gridcore.lease_queue.keys import QueueKeys
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
 
 Side = Literal["L", "R"]
 
 REAP_AT_ONCE = 1_000
 """Items that one call of `reap` moves: a few milliseconds of Redis' time."""
 
-_SCRIPTS = {
-    file.name.removesuffix(".lua"): file.read_text("utf-8")
-    for file in resources.files("gridcore.lease_queue.scripts").iterdir()
-    if file.name.endswith(".lua")
-}
+TAKE_AT_ONCE = 5_000
+"""Items that one call of `take` should ask for, for the same reason."""
+
+
+class Commands(Protocol):
+    """A client of Redis, or one connection; it must not decode replies."""
+
+    def execute_command(self, *arguments: Any) -> Awaitable[Any]: ...
 
 
 @dataclass(frozen=True)
-class Lease:
+class _Script:
+    text: str
+    sha: str
+
+
+def _load_scripts() -> dict[str, _Script]:
+    found = {}
+    for file in resources.files("gridcore.lease_queue.scripts").iterdir():
+        if file.name.endswith(".lua"):
+            text = file.read_text("utf-8")
+            sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
+            found[file.name.removesuffix(".lua")] = _Script(text, sha)
+    return found
+
+
+_SCRIPTS = _load_scripts()
+
+
+class Lease(NamedTuple):
+    """A tuple, since a hundred thousand a second are made."""
+
     token: str
     attempts: int
     """How many runs of this item have failed so far."""
@@ -42,21 +65,27 @@ class Taken:
     leases: list[Lease]
     waiting: int
     """Items left in the list."""
+    next_due_ms: int | None
+    """When the next item that has failed may be tried again; None if there is none."""
+    nodes: int
+    """That have renewed lately, this one with them."""
 
 
-@dataclass(frozen=True)
-class Result:
+@dataclass(frozen=True, slots=True)
+class Push:
     side: Side
-    payload: bytes
+    values: Sequence[bytes]
+    to_input: bool = False
+    """To the queue itself, as new items, not to the output list."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Transaction:
     """Items that are done together, and what came of them; without items the results are pushed
     as they are."""
 
     tokens: Sequence[str]
-    results: Sequence[Result]
+    results: Sequence[Push]
 
 
 @dataclass(frozen=True)
@@ -68,30 +97,56 @@ class GivenBack:
     """Of the failure; becomes part of the dead letter if it was the last."""
 
 
+@dataclass(frozen=True)
+class DeadLetter:
+    id: str
+    attempts: int
+    at_ms: int
+    node: str
+    report: dict[str, Any]
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Census:
+    """Where items are now, counted one place after the other while they move."""
+
+    waiting: int
+    retrying: int
+    leased: int
+    """Also those that a node was handed a moment ago."""
+    dead: int
+
+    @property
+    def is_drained(self) -> bool:
+        return self.waiting == self.retrying == self.leased == 0
+
+
 class LeaseQueue:
-    """One input list, as nodes and hubs change it. `redis` must not decode replies."""
+    """One input list, as nodes and hubs change it."""
 
-    def __init__(self, redis: Redis, queue: str) -> None:
+    def __init__(self, redis: Commands, queue: str) -> None:
         self.keys = QueueKeys(queue)
-        self._scripts = {name: redis.register_script(text) for name, text in _SCRIPTS.items()}
+        self._redis = redis
 
-    async def take(self, node: str, tokens: Sequence[str], *, side: Side = "R") -> Taken:
-        """As many items as there are tokens, or fewer.
+    async def take(
+        self, node: str, count: int, *, prefix: str, number: int, side: Side = "R"
+    ) -> Taken:
+        """As many items as wanted, or fewer; their tokens are `prefix` and `number` counted on.
 
-        Not to be repeated: what a lost reply named is found by comparing the node's lease hash
-        with what it holds.
+        Not to be repeated: what a lost reply named is found by comparing `held` with what the node
+        knows of.
         """
         keys = self.keys
-        waiting, *found = await self._run(
+        waiting, next_due_ms, nodes, attempts, payloads = await self._run(
             "take",
             [keys.queue, keys.inbox(node), keys.retry, keys.lease(node), keys.nodes, keys.stats],
-            [node, side, *tokens],
+            [node, side, count, prefix, number],
         )
-        leases = [
-            Lease(token.decode(), attempts, payload)
-            for token, attempts, payload in zip(found[::3], found[1::3], found[2::3], strict=True)
-        ]
-        return Taken(leases, waiting)
+        leases = [Lease(f"{prefix}{number + i}", 0, payload) for i, payload in enumerate(payloads)]
+        for i, failed in enumerate(attempts):
+            leases[i] = leases[i]._replace(attempts=failed)
+        return Taken(leases, waiting, next_due_ms if next_due_ms >= 0 else None, nodes)
 
     async def commit(
         self, node: str, name: str, output: str, transactions: Sequence[Transaction]
@@ -103,13 +158,17 @@ class LeaseQueue:
         """
         arguments: list[str | bytes | int] = [node, name]
         for transaction in transactions:
-            arguments += [len(transaction.tokens), *transaction.tokens, len(transaction.results)]
-            for result in transaction.results:
-                arguments += [result.side, result.payload]
+            arguments.append(len(transaction.tokens))
+            arguments += transaction.tokens
+            arguments.append(len(transaction.results))
+            for push in transaction.results:
+                arguments.append(push.side.lower() if push.to_input else push.side)
+                arguments.append(len(push.values))
+                arguments += push.values
         keys = self.keys
         verdicts: bytes = await self._run(
             "commit",
-            [keys.lease(node), output, keys.stats, keys.retry],
+            [keys.lease(node), output, keys.stats, keys.retry, keys.queue],
             arguments,
         )
         return [verdict == "1" for verdict in verdicts.decode()]
@@ -138,20 +197,79 @@ class LeaseQueue:
         """False if the node has been reaped, and holds nothing any more."""
         return bool(await self._run("renew", [self.keys.nodes], [node]))
 
-    async def reap(self, node: str, *, silent_ms: int) -> int | None:
-        """Items that are left for another call; None if the node was heard of since then.
+    async def held(self, node: str) -> set[str]:
+        """The tokens of all its leases, by Redis."""
+        tokens = await self._redis.execute_command("HKEYS", self.keys.lease(node))
+        return {token.decode() for token in tokens}
 
-        With 0 a node gives up what it holds itself, or what an agent before it has held.
-        """
+    async def reap(self, node: str, *, silent_ms: int) -> int | None:
+        """Items that are left for another call; None if the node was heard of since then."""
+        left = await self._reap(node, silent_ms, leaves=False)
+        return None if left < 0 else left
+
+    async def release(self, node: str) -> None:
+        """The node gives up all that it holds, or what an agent before it has held."""
+        while await self._reap(node, 0, leaves=True):
+            pass
+
+    async def _reap(self, node: str, silent_ms: int, *, leaves: bool) -> int:
         keys = self.keys
         left = await self._run(
             "reap",
             [keys.queue, keys.inbox(node), keys.lease(node), keys.retry, keys.nodes, keys.stats],
-            [node, silent_ms, REAP_AT_ONCE],
+            [node, silent_ms, REAP_AT_ONCE, int(leaves)],
         )
-        return None if left < 0 else int(left)
+        return int(left)
+
+    async def dead_letters(self, start: int, count: int) -> list[DeadLetter]:
+        """The newest first."""
+        found = await self._redis.execute_command(
+            "LRANGE", self.keys.dead, start, start + count - 1
+        )
+        letters = []
+        for letter in found:
+            header, _, payload = letter.partition(b"\n")
+            letters.append(DeadLetter(**json.loads(header), payload=payload))
+        return letters
+
+    async def revive(
+        self, kind: Literal["all", "reason", "id"], values: Sequence[str] = (), *, look_at: int
+    ) -> int:
+        """How many of the `look_at` oldest dead letters were meant, and are items again."""
+        keys = self.keys
+        return int(
+            await self._run("revive", [keys.dead, keys.retry, keys.stats], [look_at, kind, *values])
+        )
+
+    async def discard(
+        self, kind: Literal["all", "reason", "id"], values: Sequence[str] = (), *, look_at: int
+    ) -> int:
+        """How many of the `look_at` oldest dead letters were meant, and are gone for good."""
+        keys = self.keys
+        return int(await self._run("discard", [keys.dead, keys.stats], [look_at, kind, *values]))
+
+    async def census(self) -> Census:
+        ask, keys = self._redis.execute_command, self.keys
+        leased = 0
+        for node in await ask("ZRANGE", keys.nodes, 0, -1):
+            name = node.decode()
+            leased += await ask("HLEN", keys.lease(name)) + await ask("LLEN", keys.inbox(name))
+        return Census(
+            waiting=await ask("LLEN", keys.queue),
+            retrying=await ask("ZCARD", keys.retry),
+            leased=leased,
+            dead=await ask("LLEN", keys.dead),
+        )
 
     async def _run(
-        self, script: str, keys: Sequence[str], arguments: Sequence[str | bytes | int]
+        self, name: str, keys: Sequence[str], arguments: Sequence[str | bytes | int]
     ) -> Any:
-        return await self._scripts[script](keys=list(keys), args=list(arguments))
+        script = _SCRIPTS[name]
+        try:
+            return await self._redis.execute_command(
+                "EVALSHA", script.sha, len(keys), *keys, *arguments
+            )
+        except NoScriptError:
+            return await self._redis.execute_command(
+                "EVAL", script.text, len(keys), *keys, *arguments
+            )

@@ -30,7 +30,7 @@ from gridcore.lease_queue.queue import (
     GivenBack,
     Lease,
     LeaseQueue,
-    Result,
+    Push,
     Side,
     Transaction,
 )
@@ -72,9 +72,6 @@ class LeaseQueueMachine(RuleBasedStateMachine):
 
         return self._runner.run(wait())
 
-    def _tokens(self, count: int) -> list[str]:
-        return [f"t{next(self._numbers)}" for _ in range(count)]
-
     def _a_holder(self, data: st.DataObject) -> str:
         return data.draw(st.sampled_from([node for node in NODES if self.holds[node]]))
 
@@ -92,7 +89,9 @@ class LeaseQueueMachine(RuleBasedStateMachine):
 
     @rule(node=nodes, count=st.integers(1, 6), side=sides, reply_is_lost=seldom)
     def take(self, node: str, count: int, side: Side, reply_is_lost: bool) -> None:
-        taken = self._call(self._queue.take(node, self._tokens(count), side=side))
+        taken = self._call(
+            self._queue.take(node, count, prefix=f"t{next(self._numbers)}-", number=0, side=side)
+        )
         for lease in taken.leases:
             assert lease.attempts == self.attempts[lease.payload]
             self.leased[node][lease.token] = lease.payload
@@ -126,7 +125,10 @@ class LeaseQueueMachine(RuleBasedStateMachine):
         transactions = [
             Transaction(
                 [lease.token for lease in group],
-                [Result(side, b"done " + lease.payload) for lease in group],
+                [
+                    Push(side, [b"done " + lease.payload for lease in group]),
+                    Push(side, [b"more by " + lease.payload for lease in group], to_input=True),
+                ],
             )
             for group in groups
         ]
@@ -141,6 +143,7 @@ class LeaseQueueMachine(RuleBasedStateMachine):
             for token, item in zip(transaction.tokens, items, strict=True):
                 if self.leased[node].pop(token, None) is not None and is_done:
                     self.committed.add(item)
+                    self.pushed.add(b"more by " + item)
                 self.holds[node].pop(token)
         self._last_commit[node] = (name, transactions, verdicts)
 
@@ -173,7 +176,8 @@ class LeaseQueueMachine(RuleBasedStateMachine):
             self._give_back(node, taken, has_failed=True)
 
     def _give_back(self, node: str, chosen: list[Lease], *, has_failed: bool) -> None:
-        items = [GivenBack(c.token, has_failed, report={"exit_code": 1}) for c in chosen]
+        reason = "exit" if len(chosen) % 2 else "out_of_memory"
+        items = [GivenBack(c.token, has_failed, report={"reason": reason}) for c in chosen]
 
         outcomes = self._call(self._queue.give_back(node, items, max_attempts=MAX_ATTEMPTS))
 
@@ -187,6 +191,30 @@ class LeaseQueueMachine(RuleBasedStateMachine):
             assert outcome == ("dead" if is_dead else "returned")
             if is_dead:
                 self.dead.add(lease.payload)
+
+    @precondition(lambda self: self.dead)
+    @rule(data=st.data(), kind=st.sampled_from(("id", "reason", "all")), is_discarded=seldom)
+    def settle_dead_letters(self, data: st.DataObject, kind: Any, is_discarded: bool) -> None:
+        letters = self._call(self._queue.dead_letters(0, 1_000))
+        assert {letter.payload for letter in letters} == self.dead
+        one = data.draw(st.sampled_from(letters))
+        value = {"id": one.id, "reason": one.report["reason"], "all": ""}[kind]
+        meant = {
+            "id": {one.payload},
+            "reason": {x.payload for x in letters if x.report["reason"] == value},
+            "all": set(self.dead),
+        }[kind]
+        settle = self._queue.discard if is_discarded else self._queue.revive
+
+        assert self._call(settle(kind, [value], look_at=len(letters))) == len(meant)
+
+        kept = [letter for letter in letters if letter.payload not in meant]
+        assert self._call(self._queue.dead_letters(0, 1_000)) == kept
+        self.dead -= meant
+        if is_discarded:
+            self.pushed -= meant
+        for item in meant:
+            del self.attempts[item]
 
     @rule(node=nodes)
     def renew(self, node: str) -> None:
@@ -202,7 +230,9 @@ class LeaseQueueMachine(RuleBasedStateMachine):
         if knows_nothing:
             self.holds[node].clear()
             self._last_commit.pop(node, None)
-        assert self._call(self._queue.reap(node, silent_ms=0)) == 0
+            self._call(self._queue.release(node))
+        else:
+            assert self._call(self._queue.reap(node, silent_ms=0)) == 0
         self.leased[node].clear()
 
     @rule(node=nodes)
@@ -297,7 +327,7 @@ def test_the_leases_of_a_node_that_held_very_many_all_return(redis_server: Redis
             for first in range(0, count, 1_000):
                 items = [b"%d" % number for number in range(first, first + 1_000)]
                 await store.lpush(QUEUE, *items)
-                await queue.take("n", [f"t{number}" for number in range(first, first + 1_000)])
+                await queue.take("n", 1_000, prefix="t", number=first)
             calls = 1
             while await queue.reap("n", silent_ms=0):
                 calls += 1

@@ -27,7 +27,7 @@ for i = 3, #ARGV, 4 do
   if not entry then
     outcomes[#outcomes + 1] = '-'
   else
-    local attempts, side, at = string.match(entry, '^(%d+) ([LR])\n()')
+    local attempts, side, since, at = string.match(entry, '^(%d+) ([LR]) (%d+)\n()')
     local payload = string.sub(entry, at)
     redis.call('HDEL', KEYS[2], token)
     attempts = tonumber(attempts)
@@ -36,7 +36,7 @@ for i = 3, #ARGV, 4 do
       count.aborted = count.aborted + 1
     end
     if has_failed and attempts >= most then
-      redis.call('LPUSH', KEYS[4], '{"attempts":' .. attempts .. ',"at_ms":' .. now
+      redis.call('LPUSH', KEYS[4], '{"id":"' .. token .. '","attempts":' .. attempts .. ',"at_ms":' .. now
         .. ',"node":' .. cjson.encode(node) .. ',"report":' .. ARGV[i + 3] .. '}\n' .. payload)
       count.dead = count.dead + 1
       outcomes[#outcomes + 1] = 'd'
@@ -45,7 +45,7 @@ for i = 3, #ARGV, 4 do
         redis.call(side == 'L' and 'LPUSH' or 'RPUSH', KEYS[1], payload)
       else
         redis.call('ZADD', KEYS[3], now + ARGV[i + 2],
-          token .. ' ' .. attempts .. ' ' .. side .. '\n' .. payload)
+          token .. ' ' .. attempts .. ' ' .. side .. ' ' .. since .. '\n' .. payload)
       end
       if not has_failed then count.returned = count.returned + 1 end
       outcomes[#outcomes + 1] = 'r'

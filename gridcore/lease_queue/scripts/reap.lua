@@ -2,6 +2,7 @@
 --
 -- KEYS  1 Q  2 inbox:<node>  3 lease:<node>  4 retry  5 nodes  6 stats
 -- ARGV  1 node   2 ms of silence after which it is reaped   3 items at the most
+--       4 '1' if the node itself asks for it, and has no commit under way
 -- Reply how many items are left to be reaped, or -1 if the node is not silent
 --
 -- That the node is gone says nothing about its items: no attempt is counted. While some are left
@@ -31,7 +32,7 @@ if moved < most then
   for i = 1, #found, 2 do
     local token, entry = found[i], found[i + 1]
     redis.call('HDEL', KEYS[3], token)
-    local attempts, side, at = string.match(entry, '^(%d+) ([LR])\n()')
+    local attempts, side, at = string.match(entry, '^(%d+) ([LR]) %d+\n()')
     if attempts == '0' then
       redis.call(side == 'L' and 'LPUSH' or 'RPUSH', KEYS[1], string.sub(entry, at))
     else
@@ -44,6 +45,8 @@ end
 local left = redis.call('LLEN', KEYS[2]) + redis.call('HLEN', KEYS[3])
 if left == 0 then
   redis.call('ZREM', KEYS[5], node)
+  -- A lost node may still send its last commit again, and must get the same answer.
+  if ARGV[4] == '1' then redis.call('HDEL', KEYS[6], 'commit:' .. node) end
 else
   redis.call('ZADD', KEYS[5], 0, node)
 end

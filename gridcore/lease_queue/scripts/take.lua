@@ -1,50 +1,66 @@
--- A node takes items, which become its leases: what its inbox holds, then what is due again, then
+-- A node takes items, which become its leases: what is due again, then what its inbox holds, then
 -- the head of the queue.
 --
 -- KEYS  1 Q  2 inbox:<node>  3 retry  4 lease:<node>  5 nodes  6 stats
--- ARGV  1 node   2 side of Q: 'L' or 'R'   3... a token for each item wanted
--- Reply {items that still wait, then for each item taken: token, attempts, payload}
+-- ARGV  1 node   2 side of Q: 'L' or 'R'   3 items at the most
+--       4 what the new tokens begin with, and 5 the number at which they go on
+-- Reply {items that still wait in Q, ms until the next item in retry is due or -1, nodes,
+--        {attempts of the first items; those of the others are 0}, {payload of each item}}
 --
 -- The first write takes something away, so a Redis that is full can still be drained.
 
-local node, side, wanted = ARGV[1], ARGV[2], #ARGV - 2
+local node, side, wanted = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local prefix, number = ARGV[4], tonumber(ARGV[5])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local reply, taken = {0}, 0
+local attempts, payloads, leases = {}, {}, {}
 
-local function lease(attempts, from, payload)
-  taken = taken + 1
-  local token = ARGV[2 + taken]
-  redis.call('HSET', KEYS[4], token, attempts .. ' ' .. from .. '\n' .. payload)
-  reply[#reply + 1] = token
-  reply[#reply + 1] = tonumber(attempts)
-  reply[#reply + 1] = payload
+local function lease(payload, failed, from)
+  payloads[#payloads + 1] = payload
+  leases[#leases + 1] = prefix .. string.format('%d', number)
+  leases[#leases + 1] = failed .. ' ' .. from .. ' ' .. now .. '\n' .. payload
+  number = number + 1
 end
 
 -- The types first: an error after a write would leave that write.
 redis.call('LLEN', KEYS[1])
+redis.call('LLEN', KEYS[2])
 redis.call('ZCARD', KEYS[3])
 redis.call('HLEN', KEYS[4])
 
-for _, payload in ipairs(redis.call('LPOP', KEYS[2], wanted) or {}) do
-  lease(0, side, payload)
-end
-if taken < wanted then
+if wanted > 0 then
   for _, member in ipairs(
-    redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, wanted - taken)) do
+    redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, wanted)) do
     redis.call('ZREM', KEYS[3], member)
-    local attempts, from, at = string.match(member, '^%S+ (%d+) ([LR])\n()')
-    lease(attempts, from, string.sub(member, at))
+    local failed, from, at = string.match(member, '^%S+ (%d+) ([LR]) %d+\n()')
+    attempts[#attempts + 1] = tonumber(failed)
+    lease(string.sub(member, at), failed, from)
   end
 end
-if taken < wanted then
+if #payloads < wanted then
+  for _, payload in ipairs(redis.call('LPOP', KEYS[2], wanted - #payloads) or {}) do
+    lease(payload, 0, side)
+  end
+end
+if #payloads < wanted then
   local pop = side == 'L' and 'LPOP' or 'RPOP'
-  for _, payload in ipairs(redis.call(pop, KEYS[1], wanted - taken) or {}) do
-    lease(0, side, payload)
+  for _, payload in ipairs(redis.call(pop, KEYS[1], wanted - #payloads) or {}) do
+    lease(payload, 0, side)
   end
 end
 
-if taken > 0 then redis.call('HINCRBY', KEYS[6], 'taken', taken) end
+redis.call('ZREM', KEYS[5], node)
 redis.call('ZADD', KEYS[5], now, node)
-reply[1] = redis.call('LLEN', KEYS[1])
-return reply
+for i = 1, #leases, 2000 do
+  redis.call('HSET', KEYS[4], unpack(leases, i, math.min(i + 1999, #leases)))
+end
+if #payloads > 0 then redis.call('HINCRBY', KEYS[6], 'taken', #payloads) end
+
+local next_due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
+return {
+  redis.call('LLEN', KEYS[1]),
+  next_due and math.max(0, next_due - now) or -1,
+  redis.call('ZCARD', KEYS[5]),
+  attempts,
+  payloads,
+}
