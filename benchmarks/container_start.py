@@ -28,8 +28,9 @@ import docker
 import redis
 
 from benchmarks.report import SPREAD, Table, only_figures, percentile, print_machine, spread
-from gridnode.runtimes.docker import HOST_ALIAS, PIDS
+from gridnode.runtimes.docker import PIDS
 from gridnode.runtimes.docker_engine import ContainerSpec, Engine
+from gridnode.runtimes.slot_networks import HOST_GATEWAY
 from tests.support import workers
 from tests.support.docker_engine import DockerEngine
 from tests.support.fixtures import CACHE, REDIS_PASSWORD
@@ -182,7 +183,7 @@ async def _engine_alone(
         core=0,
         memory_bytes=MEMORY_MB * 2**20,
         pids=PIDS,
-        host_alias=HOST_ALIAS,
+        hosts=HOST_GATEWAY,
     )
     steps = []
     for _ in range(rounds):

@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from gridcore.lease_queue.times import LEASE_S
 from gridcore.platforms import PLATFORMS, canonical_platform
 from gridcore.redis_urls import check_redis_url
 
@@ -37,7 +38,13 @@ STOP_HEADER = "GridCore-Stop-Requested"
 RuntimeName = Literal["docker", "process"]
 NodeStatus = Literal["Running", "Idle", "Error"]
 SlotState = Literal["idle", "starting", "running", "stopping", "backing_off"]
-FailureReason = Literal["exit", "out_of_memory", "start", "image", "fruitless"]
+FailureReason = Literal["exit", "out_of_memory", "start", "image", "fruitless", "item_timeout"]
+DeliveryName = Literal["leased", "direct"]
+AckMode = Literal["next", "explicit", "exit"]
+NetworkName = Literal["none", "bridge"]
+Isolation = Literal["namespace", "internal_bridge", "none"]
+"""namespace: a run has loopback and the gateway's socket on it. internal_bridge: it shares a bridge
+without a way out with nobody, but reaches services of the host. none: it has the usual network."""
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
 
@@ -86,6 +93,9 @@ Name = Annotated[str, AfterValidator(_check_name)]
 Image = Annotated[str, StringConstraints(max_length=500), AfterValidator(_check_image)]
 Platform = Annotated[str, AfterValidator(canonical_platform)]
 RedisURL = Annotated[str, StringConstraints(max_length=2_000), AfterValidator(check_redis_url)]
+KeyPattern = Annotated[
+    str, StringConstraints(min_length=1, max_length=500), AfterValidator(_check_no_nul)
+]
 QueueName = Annotated[
     str, StringConstraints(min_length=1, max_length=500), AfterValidator(_check_no_nul)
 ]
@@ -136,8 +146,20 @@ class TaskSpec(BaseModel):
     """Default: `<name>:output`."""
     auto_advance: bool = False
     """Move the fleet on when the input queue is drained and nothing is in flight."""
-    delivery: Literal["direct"] = "direct"
-    """Containers get the task's own Redis URLs."""
+    delivery: DeliveryName = "leased"
+    """leased: containers get their items through the node's gateway, each exactly once. direct:
+    they get the task's own Redis URLs."""
+    ack: AckMode = "next"
+    """When an item is done. next: at the run's next pop, or its exit with code 0. explicit: at the
+    LREM from the list of its own to which the program moved it. exit: at exit with code 0."""
+    item_timeout: Annotated[float, Field(gt=0, le=30 * 86_400)] | None = None
+    """Seconds after which a run that still holds an item is killed; the item has failed once."""
+    max_attempts: Annotated[int, Field(ge=1, le=1_000)] = 3
+    """Runs of an item that may fail before it becomes a dead letter."""
+    keys: Annotated[list[KeyPattern], Field(max_length=100)] = Field(default_factory=list)
+    """Further keys of the input Redis that its containers may use, as patterns with `*` and `?`."""
+    network: NetworkName = "none"
+    """none: a container reaches the gateway and nothing else. bridge: Docker's usual network."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> TaskSpec:
@@ -152,7 +174,20 @@ class TaskSpec(BaseModel):
                 f"input and output queue are both {self.queues[0]!r}, so results would be taken as"
                 " items: choose another 'output_queue'"
             )
+        self._check_delivery()
         return self
+
+    def _check_delivery(self) -> None:
+        if self.delivery == "leased":
+            return
+        for option in ("ack", "item_timeout", "max_attempts", "keys", "network"):
+            if getattr(self, option) != type(self).model_fields[option].get_default(
+                call_default_factory=True
+            ):
+                raise ValueError(
+                    f"{option!r} is the gateway's affair, and delivery = 'direct' goes past it:"
+                    f" leave {option!r} out, or take delivery = 'leased'"
+                )
 
     @property
     def queues(self) -> tuple[str, str]:
@@ -181,7 +216,15 @@ class TaskConfig(Message):
     input_queue: QueueName
     output_queue: QueueName
     command: list[Argument] | None = None
-    delivery: Literal["direct"] = "direct"
+    delivery: DeliveryName = "direct"
+    """A hub that does not say knows nothing of leases, and would not reap those of a lost node."""
+    ack: AckMode = "next"
+    item_timeout: float | None = None
+    max_attempts: int = 3
+    keys: list[KeyPattern] = Field(default_factory=list)
+    network: NetworkName = "none"
+    lease_s: float = LEASE_S
+    """Seconds without a renewal after which the hub takes a node's leases back."""
     version: str = ""
     """Changes with every change of the task list and is never used again; empty from a hub that
     knows nothing of it."""
@@ -215,6 +258,24 @@ class SlotReport(Message):
     state: SlotState
     starts: int = 0
     failures: int = 0
+    taken: int = 0
+    """Items of the task at hand that its runs got; those below are of the same task."""
+    committed: int = 0
+    aborted: int = 0
+    seconds_per_item: float | None = None
+    """By the latest items; None before the first."""
+
+
+class WorkReport(Message):
+    """What a node's gateway has done for the task at hand."""
+
+    taken: int = 0
+    committed: int = 0
+    aborted: int = 0
+    items_per_s: float = 0.0
+    """Committed, over the last seconds."""
+    seconds_per_item: float | None = None
+    """How long a slot takes for one; None before the first."""
 
 
 class RegisterRequest(Message):
@@ -227,6 +288,9 @@ class RegisterRequest(Message):
     version: Annotated[str, StringConstraints(max_length=100)] = ""
     heartbeat_interval: Annotated[float, Field(gt=0, le=3600)] = 30.0
     """What the node would like; the hub's answer holds."""
+    agent: Word = ""
+    """Made anew at every start: two machines with one node id (a copied disk) are told apart by
+    it. Empty from an agent that knows nothing of it."""
 
 
 class RegisterReply(Message):
@@ -253,16 +317,26 @@ class HeartbeatRequest(Message):
     """New since the last heartbeat that was answered."""
     heartbeat_interval: Annotated[float, Field(gt=0, le=3600)] = 30.0
     """What the node would like, as in its registration."""
+    agent: Word = ""
+    """As in its registration."""
+    isolation: Isolation | None = None
+    """What keeps its runs from the network; None before the first."""
+    work: WorkReport | None = None
+    """None with direct delivery, of which a node sees nothing."""
 
 
 class HeartbeatReply(Message):
     stop_requested: bool = False
     heartbeat_interval: float | None = None
     server_time: float | None = None
+    superseded: bool = False
+    """Another agent has registered with this node id since: this one is to join under a new id."""
 
 
 class GoodbyeRequest(Message):
     node_id: Name
+    agent: Word = ""
+    """As in its registration; the goodbye of a superseded one changes nothing."""
 
 
 class TaskList(Message):
@@ -286,6 +360,13 @@ class Finished(Message):
 class QueueLengths(Message):
     input: int | None = None
     output: int | None = None
+    retrying: int | None = None
+    """Items that came back, and wait to be tried again. This and the next two are for leased
+    delivery."""
+    leased: int | None = None
+    """Items that nodes have now."""
+    dead: int | None = None
+    """Dead letters."""
     error: str | None = None
     """Why a length is missing."""
 
@@ -302,6 +383,11 @@ class TaskDetails(Message):
     output_queue: str
     auto_advance: bool
     delivery: str
+    ack: str
+    item_timeout: float | None
+    max_attempts: int
+    keys: list[str]
+    network: str
     submitted_at: datetime | None
     started_at: datetime | None
     completed_at: datetime | None
@@ -313,6 +399,68 @@ class TaskDetails(Message):
     """The newest first."""
     waiting_for: str | None
     """Why no node can work on it, while it runs."""
+
+
+class DeadLetterReport(Message):
+    """What a node writes of the last failure of an item."""
+
+    reason: str | None = None
+    message: str = ""
+    exit_code: int | None = None
+    out_of_memory: bool = False
+    log_lines: list[str] = Field(default_factory=list)
+    slot: int | None = None
+    task: str | None = None
+
+
+class DeadLetterView(DeadLetterReport):
+    id: str
+    node: str
+    """Where its last run failed."""
+    attempts: int
+    """Runs that have failed."""
+    at: datetime
+    payload_bytes: int
+    payload: str | None
+    """Its beginning as text; None if it is not UTF-8."""
+    payload_base64: str | None
+    """The whole item; None in a list if it is large, never in an export."""
+
+
+class DeadLetterList(Message):
+    total: int
+    reasons: dict[str, int]
+    """How many of those shown have which reason."""
+    dead_letters: list[DeadLetterView]
+    """The newest first."""
+
+
+class DeadLetterChoice(BaseModel):
+    """Which dead letters are meant."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        json_schema_extra={"examples": [{"reason": "exit"}, {"all": True}]},
+    )
+
+    ids: Annotated[list[Word], Field(max_length=10_000)] | None = None
+    reason: Annotated[Word, Field(min_length=1)] | None = None
+    all: bool = False
+
+    @model_validator(mode="after")
+    def _is_one_choice(self) -> DeadLetterChoice:
+        if [self.ids is not None, self.reason is not None, self.all].count(True) != 1:
+            raise ValueError(
+                'say which dead letters are meant, in one way: {"ids": ["..."]}, {"reason": "..."}'
+                ' or {"all": true}'
+            )
+        return self
+
+
+class DeadLetterCount(Message):
+    count: int
 
 
 class Submitted(Message):
@@ -340,9 +488,13 @@ class NodeView(Message):
     parallelism: int
     version: str
     task: str | None
+    task_version: str
+    """Of the task list that it acts on."""
     error: str | None
     image_pull: ImagePull | None
     slots: list[SlotReport]
+    isolation: Isolation | None
+    work: WorkReport | None
     stop_requested: bool
 
 

@@ -15,4 +15,5 @@ In reading order:
     runtimes/     what runs a container: Docker, or plain processes
     doctor        checks this machine and says what to mend
     python_image  an image made of this machine's own Python, without a registry
+    image_archive writes an image as `docker save` would
 """

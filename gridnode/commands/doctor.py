@@ -35,7 +35,7 @@ _COLOUR: dict[Status, str] = {
     help="json is one value, for programs.",
 )
 def doctor(output: str) -> None:
-    """Checks this machine and says what to mend. Changes nothing but an image for its tests.
+    """Checks this machine and says what to mend. Changes nothing but images for its tests.
 
     Exits with 0 if there is no problem (there may be warnings), else with 1.
     """

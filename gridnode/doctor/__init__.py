@@ -11,7 +11,8 @@ the function that fetches them. In the order in which they are shown:
     architecture    images for this machine can run on that engine
     disk            there is space for images
     limits          a container really is held to one core and to its memory
-    processes       the same for runtime = "process"
+    isolation       what a container reaches beside its gateway
+    processes       the limits for runtime = "process"
     memory          all containers together fit into this machine
 
     check           what a check is

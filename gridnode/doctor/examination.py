@@ -2,7 +2,7 @@
 
     configuration --+--> hub --> token
                     |     '----> clock
-                    |--> engine --> abilities, architecture, disk, cpu_limit, memory_limit
+                    |--> engine --> abilities, architecture, disk, limits, isolation
                     |    (with runtime = "process": processes, architecture and the limits)
                     '--> memory
 
@@ -16,7 +16,17 @@ import asyncio
 from collections.abc import Mapping
 
 from gridnode.config import NodeConfig
-from gridnode.doctor import architecture, clock, configuration, disk, engine, hub, limits, memory
+from gridnode.doctor import (
+    architecture,
+    clock,
+    configuration,
+    disk,
+    engine,
+    hub,
+    isolation,
+    limits,
+    memory,
+)
 from gridnode.doctor.check import Check, from_error, skipped
 from gridnode.doctor.processes import check_processes
 from gridnode.runtimes import RuntimeUnavailable
@@ -48,8 +58,8 @@ async def _runtime(config: NodeConfig | None, environment: Mapping[str, str]) ->
     configured = config.architecture if config else None
     if config and config.runtime == "process":
         native = architecture.check_architecture(None, configured, engine_is_local=True)
-        isolation, *held = await check_processes()
-        return [isolation, native, *held]
+        unconfined, *held = await check_processes()
+        return [unconfined, native, *held]
     try:
         found = await engine.find_engine(environment)
     except RuntimeUnavailable as error:
@@ -59,6 +69,7 @@ async def _runtime(config: NodeConfig | None, environment: Mapping[str, str]) ->
             disk.NAME,
             limits.CPU_LIMIT,
             limits.MEMORY_LIMIT,
+            isolation.NAME,
         )
         return [
             from_error(engine.ENGINE, error),
@@ -76,6 +87,7 @@ async def _runtime(config: NodeConfig | None, environment: Mapping[str, str]) ->
         ),
         disk.check_disk(found.info.data_folder, engine_is_local=found.is_local),
         *await limits.check_limits(found),
+        await isolation.check_isolation(found),
     ]
 
 

@@ -14,11 +14,12 @@ There is no shell. The same Python, packages and files give the same image, to t
 In reading order:
 
     build              puts the rest together, and hands the result to an engine
-    tree               what lies where in an image, as a value
+    tree               what a caller adds, and which parts of a file go into an image
     modules            Python, its standard library, packages of this environment
     shared_libraries   what these need
     elf                as much of the format of programs as that takes
-    archive            an image, as `docker save` would write it
+
+`gridnode.image_archive` writes the result as `docker save` would.
 """
 
 from gridnode.python_image.build import build_python_image, write_python_archive

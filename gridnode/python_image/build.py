@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from gridnode.image_archive import Tree, write_archive
 from gridnode.python_image import elf
-from gridnode.python_image.archive import write_archive
 from gridnode.python_image.modules import interpreter_path, packages_tree, python_tree
 from gridnode.python_image.shared_libraries import platform_of, shared_libraries
 from gridnode.python_image.tree import (
     PREFIX,
     PythonImageError,
-    Tree,
+    content_of,
     given_files,
     is_shared_library,
 )
@@ -113,6 +113,8 @@ def write_python_archive(
                 "User": USER,
                 "WorkingDir": "/tmp",  # noqa: S108  # the container's own
             },
+            made_by="gridnode python-image",
+            content_of=content_of,
         )
     except OSError as error:
         raise PythonImageError(

@@ -20,8 +20,9 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import Distribution
 from pathlib import Path, PurePosixPath
 
+from gridnode.image_archive import Link, Tree
 from gridnode.python_image import elf
-from gridnode.python_image.tree import PREFIX, Link, PythonImageError, Tree
+from gridnode.python_image.tree import PREFIX, PythonImageError
 
 _LEFT_OUT_FOLDERS = re.compile(
     r"__pycache__|tests?|idle_test|idlelib|tkinter|turtledemo|lib2to3|ensurepip|config-.*"

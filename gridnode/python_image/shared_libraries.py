@@ -7,8 +7,9 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from gridnode.image_archive import Tree
 from gridnode.python_image import elf
-from gridnode.python_image.tree import PythonImageError, Tree
+from gridnode.python_image.tree import PythonImageError
 
 LDD_TIMEOUT_S = 120.0
 """It starts the loader for each of a hundred files, which takes seconds on a Raspberry Pi."""

@@ -1,27 +1,18 @@
-"""What lies where in an image, as a value."""
+"""What a caller adds to an image, and which parts of a file go into it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from gridcore.errors import GridCoreError
+from gridnode.image_archive import Tree, read_content
 from gridnode.python_image import elf
 
 
 class PythonImageError(GridCoreError):
     """This machine's Python cannot be put into an image."""
 
-
-@dataclass(frozen=True)
-class Link:
-    target: str
-
-
-Tree = dict[str, bytes | Path | Link]
-"""By path, without a leading slash; folders follow from what they hold. A Path is a file of this
-machine, whose content is meant."""
 
 PREFIX = PurePosixPath("usr/local")
 
@@ -41,10 +32,8 @@ def given_files(files: Mapping[str, bytes]) -> Tree:
 
 
 def content_of(path: str, entry: bytes | Path) -> bytes:
-    if isinstance(entry, bytes):
-        return entry
-    content = entry.read_bytes()
-    if is_shared_library(path):
+    content = read_content(path, entry)
+    if isinstance(entry, Path) and is_shared_library(path):
         try:
             return elf.read(content).stripped
         except elf.NotElf:

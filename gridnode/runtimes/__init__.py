@@ -3,22 +3,25 @@
 A slot knows only this module. `docker` and `process` implement it, each with its helpers:
 
     docker         containers, on top of docker_engine (the only module that knows the Docker SDK),
-                   docker_host (where an engine may be) and image_pulls
+                   docker_host (where an engine may be), image_pulls and slot_networks
+    slot_networks  where each slot's gateway listens, and how its containers get there: isolation
+                   (which ways the facts allow), namespaces (the best of them) and holder_image
     process        child processes, started through process_child
 """
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from gridcore.errors import GridCoreError
-from gridcore.wire import ImagePull, RuntimeName, TaskConfig
+from gridcore.wire import ImagePull, Isolation, NetworkName, RuntimeName, TaskConfig
 from gridnode.ending import Ended
 from gridnode.watched import Watched
 
-LOG_LINES = 20
+LOG_LINES = 50
 """A run's last lines that go into the report of its failure."""
 
 
@@ -35,6 +38,21 @@ class ImageUnavailable(GridCoreError):
 
 
 @dataclass(frozen=True)
+class Listening:
+    """Where a slot's gateway listens."""
+
+    socket: socket.socket
+    """Listening, not blocking; only runs of that slot should be able to reach it. It is the
+    runtime's, which closes it when the place is given up: accept on a duplicate."""
+    host: str
+    """As a run of that slot calls it."""
+    port: int
+    isolation: Isolation
+    network: str = ""
+    """What the runtime needs to put a run there; nobody else's affair."""
+
+
+@dataclass(frozen=True)
 class RunOrder:
     """All that is needed to start one run."""
 
@@ -47,6 +65,8 @@ class RunOrder:
     command: list[str] | None
     environment: dict[str, str] = field(repr=False)
     """Holds the Redis URLs with their passwords."""
+    listening: Listening | None = None
+    """Where the run finds its gateway; None if it is to have the engine's usual network."""
 
 
 class Run(Protocol):
@@ -78,6 +98,12 @@ class Runtime(Protocol):
 
     async def prepare(self, task: TaskConfig, on_progress: Callable[[ImagePull], None]) -> None:
         """Returns when the task can be started here; raises ImageUnavailable or CannotStart."""
+
+    async def listen(self, slot: int, network: NetworkName) -> Listening:
+        """A place for that slot's gateway: the same as long as it holds, else a new one."""
+
+    async def stop_listening(self, slot: int) -> None:
+        """Closes that place; nothing of it is left."""
 
     async def start(self, order: RunOrder) -> Run: ...
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 
 from gridcore.backoff import full_jitter_s
 from gridcore.logs import EventLog
-from gridcore.wire import ImagePull, RuntimeName, TaskConfig
+from gridcore.wire import ImagePull, Isolation, NetworkName, RuntimeName, TaskConfig
 from gridnode.ending import Ended
 from gridnode.runtimes import (
     LOG_LINES,
     CannotStart,
     ImageUnavailable,
+    Listening,
     RunOrder,
     RuntimeUnavailable,
 )
@@ -29,6 +29,14 @@ from gridnode.runtimes.docker_engine import (
 )
 from gridnode.runtimes.docker_host import NoEngine
 from gridnode.runtimes.image_pulls import get_image
+from gridnode.runtimes.isolation import Facts, Obstacle, look_around
+from gridnode.runtimes.slot_networks import (
+    DEFAULT_BRIDGE,
+    HOLDER_LABELS,
+    HOST_ALIAS,
+    HOST_GATEWAY,
+    SlotNetworks,
+)
 from gridnode.watched import Watched
 
 LABEL = "io.gridcore."
@@ -36,7 +44,9 @@ LABEL = "io.gridcore."
 PIDS = 512
 """Enough for one core's work; a fork bomb ends here."""
 
-HOST_ALIAS = "host.docker.internal"
+NO_NAME_SERVER = ("127.0.0.1",)
+"""A container's own loopback. On an internal bridge the engine would else ask this machine's name
+server on behalf of a container, and names can carry anything out."""
 
 PING_EVERY_S = 20.0
 
@@ -56,10 +66,22 @@ class DockerRuntime:
     host_alias: str | None = HOST_ALIAS
 
     def __init__(
-        self, find_engine: Callable[[], Engine], *, node_id: str, platform: str, memory_mb: int
+        self,
+        find_engine: Callable[[], Engine],
+        *,
+        node_id: str,
+        platform: str,
+        memory_mb: int,
+        look_around: Callable[[str, EngineInfo], Facts] = look_around,
     ) -> None:
         self._find_engine = find_engine
         self._labels = {LABEL + "node": node_id}
+        self._networks = SlotNetworks(
+            f"gridcore-{node_id}",
+            self._labels,
+            look_around=look_around,
+            on_obstacle=_tell_obstacle,
+        )
         self._platform = platform
         self._memory_bytes = memory_mb * 1024 * 1024
         self._engine: Engine | None = None
@@ -107,30 +129,32 @@ class DockerRuntime:
                 f"getting image {task.image}", cause=error.cause, next_step=error.next_step
             ) from error
 
+    async def listen(self, slot: int, network: NetworkName) -> Listening:
+        engine, info = self._connected(), self._info
+        assert info is not None
+        return await self._networks.listen(engine, info, slot, network)
+
+    async def stop_listening(self, slot: int) -> None:
+        await self._networks.stop_listening(self._connected_or_none(), slot)
+
     async def start(self, order: RunOrder) -> DockerRun:
         assert order.image is not None, "prepare() comes first"
         engine, info = self._connected(), self._info
         assert info is not None
-        spec = ContainerSpec(
-            name=order.name,
-            # By id: the name may be given to another image while the task runs.
-            image=self._image_of.get(order.image, order.image),
-            command=order.command,
-            environment=order.environment,
-            labels=self._labels | {LABEL + "task": order.task, LABEL + "slot": str(order.slot)},
-            core=order.core if info.can_pin else None,
-            memory_bytes=self._memory_bytes if info.can_limit_memory else None,
-            pids=PIDS if info.can_limit_pids else None,
-            host_alias=self.host_alias,
-        )
         run = None
         try:
-            container = await self._create_with_image(engine, spec, order.image)
+            container = await self._create(engine, self._spec(order, info), order)
             run = self._runs[container] = DockerRun(self, engine, container)
             await engine.start(container)
         except (EngineRefused, ImageUnavailable) as error:
             if run:
                 await run.remove()
+            if await self._has_lost_its_network(engine, order):
+                raise RuntimeUnavailable(
+                    f"starting container {order.name}",
+                    cause=f"the network of its slot is gone ({error.cause})",
+                    next_step="The node tries again, with a new one",
+                ) from error
             raise CannotStart(
                 f"starting container {order.name}", cause=error.cause, next_step=error.next_step
             ) from error
@@ -144,45 +168,65 @@ class DockerRuntime:
         engine = self._connected()
         try:
             leftovers = await engine.containers(self._labels)
+            holders = await engine.containers(self._labels | HOLDER_LABELS)
         except EngineRefused as error:
             log.warning("cleaning_failed", error=error)
             return 0
-        for container in leftovers:
+        # Podman keeps a holder for as long as there is a run in its network.
+        for container in sorted(leftovers, key=lambda found: found in holders):
             try:
                 await engine.remove(container)
             except NotThere:
                 pass
             except EngineRefused as error:  # it is being removed already, or its disk is busy
                 log.warning("remove_failed", container=container[:12], error=error)
-        return len(leftovers)
+        await self._networks.remove_leftovers(engine)
+        return len(leftovers.keys() - holders.keys())
 
     async def aclose(self) -> None:
+        await self._networks.aclose(self._connected_or_none())
         if self._engine:
             await self._engine.aclose()
 
     def forget(self, container: str) -> None:
         self._runs.pop(container, None)
 
-    async def _create_with_image(self, engine: Engine, spec: ContainerSpec, reference: str) -> str:
-        try:
-            return await self._create(engine, spec)
-        except NotThere:
-            # Somebody has tidied up: the image is gone, and the task still runs.
-            image = await get_image(engine, reference, self._platform, lambda _: None)
-            self._image_of[reference] = image
-            return await self._create(engine, replace(spec, image=image))
+    def _spec(self, order: RunOrder, info: EngineInfo) -> ContainerSpec:
+        assert order.image is not None
+        place = order.listening
+        reaches_host_by_alias = place is None or place.host == HOST_ALIAS
+        is_on_internal_bridge = place is not None and place.isolation == "internal_bridge"
+        return ContainerSpec(
+            name=order.name,
+            # By id: the name may be given to another image while the task runs.
+            image=self._image_of.get(order.image, order.image),
+            command=order.command,
+            environment=order.environment,
+            labels=self._labels | {LABEL + "task": order.task, LABEL + "slot": str(order.slot)},
+            core=order.core if info.can_pin else None,
+            memory_bytes=self._memory_bytes if info.can_limit_memory else None,
+            pids=PIDS if info.can_limit_pids else None,
+            network=place.network if place else DEFAULT_BRIDGE,
+            hosts=HOST_GATEWAY if reaches_host_by_alias else {},
+            name_servers=NO_NAME_SERVER if is_on_internal_bridge else (),
+        )
 
-    async def _create(self, engine: Engine, spec: ContainerSpec) -> str:
+    async def _create(self, engine: Engine, spec: ContainerSpec, order: RunOrder) -> str:
+        assert order.image is not None
         try:
-            return await engine.create(spec)
-        except EngineRefused as error:
-            if "is already in use" not in error.cause:
+            return await engine.create_anew(spec)
+        except NotThere:
+            if await self._has_lost_its_network(engine, order):
                 raise
-        # A container that an engine restart or an unanswered call has left: the name is this
-        # slot's alone, so it can only be ours.
-        with suppress(NotThere):
-            await engine.remove(spec.name)
-        return await engine.create(spec)
+        # Somebody has tidied up: the image is gone, and the task still runs.
+        image = await get_image(engine, order.image, self._platform, lambda _: None)
+        self._image_of[order.image] = image
+        return await engine.create_anew(replace(spec, image=image))
+
+    async def _has_lost_its_network(self, engine: Engine, order: RunOrder) -> bool:
+        return order.listening is not None and not await self._networks.holds(
+            engine, order.listening
+        )
 
     async def _watch_engine(self) -> None:
         """Returns when a connection that worked has ended."""
@@ -192,12 +236,15 @@ class DockerRuntime:
         pinging = asyncio.create_task(self._ping_until_silent(engine, exits))
         try:
             await self._look_at_all(engine)
+            await self._networks.look_at_all(engine)
             if self._was_away:
                 log.info("docker_back")
             self.problem.set(None)
             async for container in exits:
                 if container in self._runs:
                     self._runs[container].has_ended()
+                else:
+                    self._networks.has_ended(container)
         finally:
             pinging.cancel()
             exits.close()
@@ -230,6 +277,15 @@ class DockerRuntime:
                 next_step="The node goes on when it is back",
             )
         return self._engine
+
+    def _connected_or_none(self) -> Engine | None:
+        return self._engine if self.problem.value is None else None
+
+
+def _tell_obstacle(obstacle: Obstacle, isolation: Isolation) -> None:
+    log.warning(
+        "isolation_reduced", isolation=isolation, reason=obstacle.why, remedy=obstacle.remedy
+    )
 
 
 class DockerRun:

@@ -63,6 +63,8 @@ class EngineInfo:
     can_limit_pids: bool
     data_folder: str
     name: str
+    kernel: str = ""
+    is_rootless: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,15 @@ class ContainerSpec:
     memory_bytes: int | None
     pids: int | None
     network: str = "bridge"
-    host_alias: str | None = None
+    """Also the name of another network, "none", or "container:" and the id of one to share with."""
+    hostname: str | None = None
+    hosts: dict[str, str] = field(default_factory=dict)
+    """Further names that its programs know, and their addresses."""
+    name_servers: tuple[str, ...] = ()
+    """Instead of the engine's."""
+    user: str | None = None
+    is_bare: bool = False
+    """Nothing around its program: no init, no log, and a disk that it cannot write to."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,16 @@ class ContainerState:
     exit_code: int | None
     out_of_memory: bool
     error: str
+    pid: int = 0
+    """In the engine's namespace of processes; 0 if it does not run."""
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    id: str
+    name: str
+    gateway: str | None
+    """The address of the engine's machine there."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +166,10 @@ class Engine:
         self._pulling = ThreadPoolExecutor(PULLS_AT_ONCE, thread_name_prefix="docker-pull")
         self._client: _Client | None = None
 
+    @property
+    def address(self) -> str:
+        return self._address
+
     async def connect(self) -> EngineInfo:
         def call() -> EngineInfo:
             if self._client is not None:
@@ -161,6 +185,10 @@ class Engine:
                 can_limit_pids=bool(info.get("PidsLimit")),
                 data_folder=str(info.get("DockerRootDir", "")),
                 name=str(info.get("OperatingSystem", "")),
+                kernel=str(info.get("KernelVersion", "")),
+                # As Docker says it, and as Podman does.
+                is_rootless="name=rootless" in (info.get("SecurityOptions") or [])
+                or bool(info.get("Rootless")),
             )
 
         return await self._in_thread("connecting", call)
@@ -171,20 +199,21 @@ class Engine:
         def call() -> str:
             client = self._connected()
             memory = spec.memory_bytes
+            log = {"type": "json-file", "config": {"max-size": LOG_BYTES, "max-file": "2"}}
             host_config = client.create_host_config(
                 network_mode=spec.network,
-                extra_hosts={spec.host_alias: "host-gateway"} if spec.host_alias else None,
+                extra_hosts=spec.hosts or None,
+                dns=list(spec.name_servers) or None,
                 cpuset_cpus=None if spec.core is None else str(spec.core),
                 mem_limit=memory,
                 memswap_limit=memory,
                 pids_limit=spec.pids,
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges:true"],
-                init=True,
+                init=not spec.is_bare,
+                read_only=spec.is_bare,
                 ipc_mode="private",
-                log_config=docker.types.LogConfig(
-                    type="json-file", config={"max-size": LOG_BYTES, "max-file": "2"}
-                ),
+                log_config=docker.types.LogConfig(**({"type": "none"} if spec.is_bare else log)),
             )
             created = client.create_container(
                 image=spec.image,
@@ -192,6 +221,8 @@ class Engine:
                 # A command replaces what the image would run, entrypoint and all.
                 entrypoint=[] if spec.command else None,
                 name=spec.name,
+                hostname=spec.hostname,
+                user=spec.user,
                 environment=spec.environment,
                 labels=spec.labels,
                 host_config=host_config,
@@ -199,6 +230,18 @@ class Engine:
             return str(created["Id"])
 
         return await self._in_thread(f"creating container {spec.name}", call)
+
+    async def create_anew(self, spec: ContainerSpec) -> str:
+        """`create`, in the place of what has that name; for names that are a slot's own."""
+        try:
+            return await self.create(spec)
+        except EngineRefused as error:
+            if "is already in use" not in error.cause:
+                raise
+        # An engine restart or an unanswered call has left it: it can only be ours.
+        with suppress(NotThere):
+            await self.remove(spec.name)
+        return await self.create(spec)
 
     async def start(self, container: str) -> None:
         await self._in_thread(
@@ -227,6 +270,7 @@ class Engine:
                 exit_code=None if is_running else int(state.get("ExitCode", -1)),
                 out_of_memory=bool(state.get("OOMKilled")),
                 error=str(state.get("Error") or ""),
+                pid=int(state.get("Pid") or 0),
             )
 
         return await self._in_thread(f"looking at container {container[:12]}", call)
@@ -249,6 +293,50 @@ class Engine:
             return {str(c["Id"]): c.get("State") == "running" for c in found}
 
         return await self._in_thread("listing containers", call)
+
+    async def create_network(
+        self, name: str, labels: dict[str, str], options: dict[str, str]
+    ) -> NetworkFacts:
+        """An internal bridge: no way leads out of it but to the engine's own machine."""
+
+        def call() -> NetworkFacts:
+            client = self._connected()
+            created = client.create_network(
+                name,
+                driver="bridge",
+                options=options,
+                internal=True,
+                labels=labels,
+                check_duplicate=True,
+            )
+            return _network_facts(client.inspect_network(created["Id"]))
+
+        return await self._in_thread(f"creating network {name}", call)
+
+    async def network(self, reference: str) -> NetworkFacts | None:
+        """By name or id, or None."""
+
+        def call() -> NetworkFacts:
+            return _network_facts(self._connected().inspect_network(reference))
+
+        try:
+            return await self._in_thread(f"looking for network {reference}", call)
+        except NotThere:
+            return None
+
+    async def networks(self, labels: dict[str, str]) -> list[str]:
+        """The ids of those with all these labels."""
+
+        def call() -> list[str]:
+            filters = {"label": [f"{key}={value}" for key, value in labels.items()]}
+            return [str(n["Id"]) for n in self._connected().networks(filters=filters)]
+
+        return await self._in_thread("listing networks", call)
+
+    async def remove_network(self, network: str) -> None:
+        await self._in_thread(
+            f"removing network {network[:12]}", lambda: self._connected().remove_network(network)
+        )
 
     async def image(self, reference: str) -> ImageFacts | None:
         """The local image, or None."""
@@ -319,7 +407,7 @@ class Engine:
         """Containers with these labels as they end, from now on."""
         filters = {
             "type": "container",
-            "event": "die",
+            "event": ["die", "died"],  # as Docker says it, and as Podman wants it said
             "label": [f"{key}={value}" for key, value in labels.items()],
         }
 
@@ -433,6 +521,16 @@ class _Pull:
             )
             return int(detail["current"]) > before
         return not status.startswith(("Retrying", "Waiting"))
+
+
+def _network_facts(network: dict[str, Any]) -> NetworkFacts:
+    configs = (network.get("IPAM") or {}).get("Config") or []
+    gateways = [str(c["Gateway"]).partition("/")[0] for c in configs if c.get("Gateway")]
+    # An IPv6 range may come with it; its gateway is not the one that is asked for.
+    ipv4 = [gateway for gateway in gateways if ":" not in gateway]
+    return NetworkFacts(
+        id=str(network["Id"]), name=str(network["Name"]), gateway=ipv4[0] if ipv4 else None
+    )
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from collections import deque
@@ -20,10 +21,12 @@ from pathlib import Path
 import psutil
 
 from gridcore.logs import EventLog
-from gridcore.wire import ImagePull, RuntimeName, TaskConfig
+from gridcore.wire import ImagePull, NetworkName, RuntimeName, TaskConfig
 from gridnode.ending import Ended
-from gridnode.runtimes import LOG_LINES, CannotStart, RunOrder
+from gridnode.runtimes import LOG_LINES, CannotStart, Listening, RunOrder
 from gridnode.watched import Watched
+
+BACKLOG = 128
 
 OUTPUT_LINE_BYTES = 64 * 1024
 OUTPUT_ENDS_WITHIN_S = 1.0
@@ -47,6 +50,7 @@ class ProcessRuntime:
         self._node_id = node_id
         self._memory_bytes = memory_mb * 1024 * 1024
         self._folder = Path(tempfile.gettempdir()) / f"gridnode-{node_id}"
+        self._listening: dict[int, Listening] = {}
         self.problem: Watched[str | None] = Watched(None)
 
     async def run(self) -> None:
@@ -62,6 +66,27 @@ class ProcessRuntime:
                 cause='this node has runtime = "process", and the task has no command',
                 next_step="Give the task a command, or let nodes with Docker do it",
             )
+
+    async def listen(self, slot: int, network: NetworkName) -> Listening:  # noqa: ARG002
+        """On loopback, where every process of this machine can knock: the secret is what keeps
+        others out."""
+        if slot not in self._listening:
+            try:
+                listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+            except OSError as error:
+                raise CannotStart(
+                    f"opening a port for slot {slot}",
+                    cause=str(error),
+                    next_step="Look for what uses up this machine's ports or this user's files",
+                ) from error
+            listener.setblocking(False)
+            host, port = listener.getsockname()
+            self._listening[slot] = Listening(listener, host, port, "none")
+        return self._listening[slot]
+
+    async def stop_listening(self, slot: int) -> None:
+        if listening := self._listening.pop(slot, None):
+            listening.socket.close()
 
     async def start(self, order: RunOrder) -> ProcessRun:
         assert order.command, "prepare() comes first"
@@ -107,7 +132,8 @@ class ProcessRuntime:
         return await asyncio.to_thread(_remove_marked, self._node_id, self._folder)
 
     async def aclose(self) -> None:
-        pass
+        for slot in list(self._listening):
+            await self.stop_listening(slot)
 
 
 class ProcessRun:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,9 +34,10 @@ from tests.support.redis_server import RedisServer
 
 NAMES = [
     *("configuration", "hub", "token", "clock", "engine", "abilities", "architecture", "disk"),
-    *("cpu_limit", "memory_limit", "memory"),
+    *("cpu_limit", "memory_limit", "isolation", "memory"),
 ]
-NEEDS_ENGINE = ("abilities", "architecture", "disk", "cpu_limit", "memory_limit")
+NEEDS_ENGINE = ("abilities", "architecture", "disk", "cpu_limit", "memory_limit", "isolation")
+WITHOUT_RIGHTS = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
 DOCTOR_ENDS_WITHIN_S = 60.0
 
 
@@ -51,10 +52,12 @@ class Machine:
         lines = [f'server_url = "{hub_url}"', f'token = "{token}"', "container_memory = 64", *more]
         self.config_path.write_text("\n".join(lines) + "\n")
 
-    def run(self, *arguments: str, clock: str | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, clock: str | None = None, under: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
         faked = ["faketime", "--exclude-monotonic", "-f", clock] if clock else []
         return subprocess.run(
-            [*faked, sys.executable, "-m", "gridnode", *arguments],
+            [*under, *faked, sys.executable, "-m", "gridnode", *arguments],
             env=os.environ | self.environment,
             capture_output=True,
             text=True,
@@ -62,9 +65,11 @@ class Machine:
             check=False,
         )
 
-    def examine(self, *, clock: str | None = None) -> dict[str, dict[str, Any]]:
+    def examine(
+        self, *, clock: str | None = None, under: Sequence[str] = ()
+    ) -> dict[str, dict[str, Any]]:
         """The checks by name."""
-        done = self.run("doctor", "--output", "json", clock=clock)
+        done = self.run("doctor", "--output", "json", clock=clock, under=under)
         assert done.stderr == ""
         report = json.loads(done.stdout)
         checks: dict[str, dict[str, Any]] = {check["name"]: check for check in report["checks"]}
@@ -120,6 +125,25 @@ def test_the_probe_leaves_one_image_which_it_uses_again(
     assert (containers, len(images)) == ([], 1)
     docker_machine.examine()
     assert probe_things(docker_client) == ([], images)
+
+
+def test_what_a_container_can_reach_is_tried_and_nothing_of_that_is_left(
+    docker_machine: Machine, docker_client: docker.APIClient, hub: HubProgram
+) -> None:
+    docker_machine.configure(hub.url)
+    before = containers_and_networks(docker_client)
+    assert "nothing else" in docker_machine.examine()["isolation"]["message"]
+
+    check = docker_machine.examine(under=WITHOUT_RIGHTS)["isolation"]
+
+    assert check["status"] == "warning"
+    assert "does not run as root" in check["message"]
+    assert "deploy/gridnode.service" in check["fix"]
+    assert containers_and_networks(docker_client) == before
+
+
+def containers_and_networks(client: docker.APIClient) -> list[str]:
+    return sorted(thing["Id"] for thing in [*client.containers(all=True), *client.networks()])
 
 
 def test_a_limit_that_does_not_hold_is_found_out(docker_engine: DockerEngine) -> None:

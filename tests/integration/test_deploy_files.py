@@ -177,6 +177,13 @@ def test_unit_lets_the_program_keep_its_configuration(name: str) -> None:
     assert service["Environment"] == f"{ENVIRONMENT_VARIABLE}=%S/{name}"
 
 
+def test_unit_of_the_node_lets_it_enter_a_containers_network_and_no_other_namespace() -> None:
+    service = unit("gridnode.service")["Service"]
+    assert service["CapabilityBoundingSet"] == service["AmbientCapabilities"] == "CAP_SYS_ADMIN"
+    assert service["RestrictNamespaces"] == "net"
+    assert "User" in service, "as root it would have what the capability is to spare it"
+
+
 @pytest.mark.parametrize(
     ("name", "stops_within_s"),
     [

@@ -400,17 +400,22 @@ def _has_ended(process: psutil.Process) -> bool:
 
 
 def _free_bridge_address() -> str:
-    """A network that no route of this machine leads to."""
+    network = free_network()
+    return f"{network[1]}/{network.prefixlen}"
+
+
+def free_network() -> ipaddress.IPv4Network:
+    """One that no route of this machine leads to."""
     taken = [
-        ipaddress.ip_network(route["dst"])
+        ipaddress.IPv4Network(route["dst"])
         for route in json.loads(_run("ip", "-json", "-4", "route"))
         if route["dst"] != "default"
     ]
     while True:
         middle = f"{random.randint(64, 254)}.{random.randint(0, 255)}"
-        network = ipaddress.ip_network(f"10.{middle}.0/24")
+        network = ipaddress.IPv4Network(f"10.{middle}.0/24")
         if not any(network.overlaps(other) for other in taken):
-            return f"{network[1]}/{network.prefixlen}"
+            return network
 
 
 def _run(*command: str, input_text: str | None = None) -> str:

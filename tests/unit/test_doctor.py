@@ -12,6 +12,7 @@ from gridnode.doctor.clock import judge_clock
 from gridnode.doctor.disk import judge_disk
 from gridnode.doctor.engine import FoundEngine, judge_abilities
 from gridnode.doctor.hub import judge_failure
+from gridnode.doctor.isolation import judge_isolation
 from gridnode.doctor.limits import ProbeEnded, judge_cpu_limit, judge_memory_limit
 from gridnode.doctor.memory import judge_memory
 from gridnode.doctor.probe import LIMIT_MISSING
@@ -20,6 +21,7 @@ from gridnode.doctor.processes import judge_memory_limit as judge_process_memory
 from gridnode.ending import Ended
 from gridnode.hub_client import HubRefused, HubUnreachable
 from gridnode.runtimes.docker_engine import ContainerState, EngineInfo
+from gridnode.runtimes.isolation import Obstacle
 
 GB = 10**9
 FIX = "what to do"
@@ -190,6 +192,22 @@ def test_a_probe_that_fails_for_another_reason_says_nothing_of_limits(judge: Any
     check = judge(ended(127, "python: not found"))
     assert (check.status, check.fix == FIX) == ("problem", False)
     assert "exit code 127 and said: python: not found" in check.message
+
+
+def test_a_container_that_reaches_its_gateway_alone_is_well_kept() -> None:
+    assert judge_isolation("namespace", None).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("isolation", "reaches"),
+    [("internal_bridge", "what listens on this machine"), ("none", "all that this machine does")],
+)
+def test_a_container_that_reaches_more_comes_with_the_reason_and_what_to_do(
+    isolation: Any, reaches: str
+) -> None:
+    check = judge_isolation(isolation, Obstacle("the agent does not run as root", "Do it"))
+    assert (check.status, check.fix) == ("warning", "Do it")
+    assert check.message == f"a container also reaches {reaches}: the agent does not run as root"
 
 
 def test_processes_are_judged_by_the_same_probe() -> None:

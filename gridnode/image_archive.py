@@ -7,14 +7,27 @@ import io
 import json
 import tarfile
 import tempfile
-from collections.abc import Mapping
-from pathlib import PurePosixPath
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import IO
-
-from gridnode.python_image.tree import Link, Tree, content_of
 
 _CREATED = "1970-01-01T00:00:00Z"
 """A real time would make each image another one."""
+
+
+@dataclass(frozen=True)
+class Link:
+    target: str
+
+
+Tree = dict[str, bytes | Path | Link]
+"""By path, without a leading slash; folders follow from what they hold. A Path is a file of this
+machine, whose content is meant."""
+
+
+def read_content(_path: str, content: bytes | Path) -> bytes:
+    return content if isinstance(content, bytes) else content.read_bytes()
 
 
 def write_archive(
@@ -24,10 +37,13 @@ def write_archive(
     *,
     platform: Mapping[str, str],
     settings: Mapping[str, object],
+    made_by: str,
+    content_of: Callable[[str, bytes | Path], bytes] = read_content,
 ) -> None:
-    """`settings` is what containers of the image start with: Cmd, Env, User and so on."""
+    """`platform` names the architecture as images do, `settings` is what containers of the image
+    start with: Cmd, Env, User and so on. `content_of` gives what a path of the tree holds."""
     with tempfile.TemporaryFile() as layer:
-        _write_layer(layer, tree)
+        _write_layer(layer, tree, content_of)
         layer_size = layer.tell()
         layer.seek(0)
         layer_id = hashlib.file_digest(layer, "sha256").hexdigest()
@@ -38,7 +54,7 @@ def write_archive(
                 "created": _CREATED,
                 "config": settings,
                 "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer_id}"]},
-                "history": [{"created": _CREATED, "created_by": "gridnode python-image"}],
+                "history": [{"created": _CREATED, "created_by": made_by}],
             }
         )
         config_name = f"{hashlib.sha256(config).hexdigest()}.json"
@@ -52,7 +68,9 @@ def write_archive(
             _add(tar, "manifest.json", io.BytesIO(listed), len(listed))
 
 
-def _write_layer(layer: IO[bytes], tree: Tree) -> None:
+def _write_layer(
+    layer: IO[bytes], tree: Tree, content_of: Callable[[str, bytes | Path], bytes]
+) -> None:
     folders = {str(folder) for path in tree for folder in PurePosixPath(path).parents} - {"."}
     with tarfile.open(fileobj=layer, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for folder in sorted(folders | {"tmp"}):
