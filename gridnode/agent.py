@@ -41,6 +41,7 @@ class Agent:
                 # Before the first attempt to reach the engine there is nothing to report.
                 group.create_task(self._report_engine_problems(self._runtime.problem.value)),
                 group.create_task(self._heed_the_hub()),
+                group.create_task(self._give_up_a_taken_id()),
             ]
             try:
                 await unless(self._stop, self._clean_up_before())
@@ -102,3 +103,7 @@ class Agent:
     async def _heed_the_hub(self) -> None:
         await self._membership.stop_requested.wait()
         self.stop("the hub asked for it")
+
+    async def _give_up_a_taken_id(self) -> None:
+        await self._membership.superseded.wait()
+        self.stop("another agent has this node's id")

@@ -9,6 +9,7 @@ import os
 import click
 
 from gridcore import __version__, command_line, logs
+from gridcore.event_loop import new_event_loop
 
 _COMMANDS = {
     "doctor": "gridnode.commands.doctor:doctor",
@@ -33,7 +34,8 @@ def run() -> None:
     from gridnode.service import serve
 
     config, path = load_or_explain(os.environ)
-    asyncio.run(serve(config, path, os.environ))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(serve(config, path, os.environ))
     # All is in order. A call to an engine that is stuck cannot be called off, and its thread
     # would hold up the end of this process for as long.
     logging.shutdown()

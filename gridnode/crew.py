@@ -92,6 +92,7 @@ class Crew:
                             stopping=self._stopping,
                         ).run()
                     )
+            await delivery.finish()
             watching.cancel()
 
     async def _get_image(self) -> None:

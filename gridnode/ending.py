@@ -3,6 +3,7 @@
 ended well (exit 0)        again at once
 crashed, could not start   again after 1 s, then 2, 4, ... 60 s, give or take a fifth
 exit 0 soon, for nothing   the third time in a row, as after a crash
+sat on an item for long    again at once; the task's item_timeout has ended it
 not its own doing          again at once: the engine was restarted, or we stopped it
 """
 
@@ -37,7 +38,11 @@ class Ended:
     """The node or its engine ended it: nothing is said about the program."""
     start_error: str | None = None
     took_nothing: bool = False
-    """The queue was not empty, and is as long as before it ran."""
+    """There was something to do, and it did not ask for it."""
+    made_progress: bool = False
+    """Some of its items are done: that one crashes says nothing about the next."""
+    sat_on_an_item: bool = False
+    """It was killed for it, by the task's item_timeout."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +63,16 @@ class RestartRule:
         """What to do next; `jitter` is a number from 0 to 1."""
         if ended.was_ours:
             return Next(0.0)
-        if ended.ran_s >= GOOD_RUN_S:
+        if ended.ran_s >= GOOD_RUN_S or ended.made_progress:
             self._failures = 0
         if ended.exit_code == 0:
             return self._after_success(ended, jitter)
         self._fruitless = 0
         if ended.start_error is not None:
             return Next(self._pause_s(jitter), "start", ended.start_error)
+        if ended.sat_on_an_item:
+            # The item waits before it is tried again; the slot need not.
+            return Next(0.0, "item_timeout", "It was killed: an item took longer than item_timeout")
         if ended.out_of_memory:
             return Next(
                 self._pause_s(jitter),

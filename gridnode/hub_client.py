@@ -136,10 +136,9 @@ class HubClient:
             stop_requested=response.headers.get(STOP_HEADER) == "true",
         )
 
-    async def goodbye(self, node_id: str) -> None:
-        await self.call(
-            "POST", "/gridnode/goodbye", json=GoodbyeRequest(node_id=node_id).model_dump()
-        )
+    async def goodbye(self, node_id: str, agent: str) -> None:
+        request = GoodbyeRequest(node_id=node_id, agent=agent)
+        await self.call("POST", "/gridnode/goodbye", json=request.model_dump())
 
     async def call(self, method: str, path: str, **details: Any) -> httpx.Response:
         what = f"{method} {self._server_url}{path}"

@@ -75,6 +75,8 @@ class Membership:
         self.assignment = Watched(Assignment("", None))
         self.stop_requested = asyncio.Event()
         """Set when a person has asked this node to stop."""
+        self.superseded = asyncio.Event()
+        """Set when another agent has registered with this node's id since."""
 
     @property
     def node_id(self) -> str:
@@ -116,7 +118,7 @@ class Membership:
     async def say_goodbye(self) -> None:
         try:
             async with asyncio.timeout(GOODBYE_WITHIN_S):
-                await self._hub.goodbye(self.node_id)
+                await self._hub.goodbye(self.node_id, self._registration.agent)
         except (HubError, TimeoutError) as error:
             log.info("goodbye_unheard", error=error)
 
@@ -143,7 +145,7 @@ class Membership:
             answers = self._asked_beats
             beat = self._report.heartbeat(
                 self.node_id, interval_s=self._registration.heartbeat_interval
-            )
+            ).model_copy(update={"agent": self._registration.agent})
             try:
                 reply = await self._hub.heartbeat(beat)
             except UnknownNode:
@@ -162,6 +164,10 @@ class Membership:
             if attempt:
                 log.info("hub_back")
             attempt = forgotten = 0
+            if reply.superseded:
+                log.warning("node_id_taken", node=self.node_id, then="this one gets a new id")
+                self.superseded.set()
+                return
             self._report.was_heard(beat)
             self._answered_beats.set(answers)
             self._interval_s = reply.heartbeat_interval or beat.heartbeat_interval

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Protocol
 
 from gridcore.wire import (
     MAX_LOG_LINE,
@@ -15,15 +16,24 @@ from gridcore.wire import (
     FailureReason,
     HeartbeatRequest,
     ImagePull,
+    Isolation,
     NodeStatus,
     SlotReport,
     SlotState,
     TaskConfig,
+    WorkReport,
 )
 from gridnode.cores import SlotPlace
 
 FAILURES_KEPT = 50
 """Reported late, if the hub is away; beyond that the oldest are dropped."""
+
+
+class SlotCounters(Protocol):
+    taken: int
+    committed: int
+    aborted: int
+    seconds_per_item: float | None
 
 
 class Report:
@@ -38,6 +48,8 @@ class Report:
         self._image_pull: ImagePull | None = None
         self._failures: deque[Failure] = deque(maxlen=FAILURES_KEPT)
         self._heard_active = 0
+        self._isolation: Isolation | None = None
+        self._work: WorkReport | None = None
 
     @property
     def active_containers(self) -> int:
@@ -80,6 +92,22 @@ class Report:
             self._problems[topic] = problem
             self.changed.set()
 
+    def set_isolation(self, isolation: Isolation) -> None:
+        self._isolation = isolation
+
+    def set_work(self, work: WorkReport | None, slots: Mapping[int, SlotCounters]) -> None:
+        """What the gateway has done; told with the next regular heartbeat."""
+        self._work = work
+        for number, counters in slots.items():
+            self._slots[number] = self._slots[number].model_copy(
+                update={
+                    "taken": counters.taken,
+                    "committed": counters.committed,
+                    "aborted": counters.aborted,
+                    "seconds_per_item": counters.seconds_per_item,
+                }
+            )
+
     def set_image_pull(self, pull: ImagePull | None) -> None:
         self._image_pull = pull
         self.changed.set()
@@ -120,6 +148,8 @@ class Report:
             slots=list(self._slots),
             failures=list(self._failures),
             heartbeat_interval=interval_s,
+            isolation=self._isolation,
+            work=self._work,
         )
 
     def was_heard(self, heartbeat: HeartbeatRequest) -> None:

@@ -6,9 +6,10 @@ import asyncio
 import fcntl
 import os
 import platform
+import secrets
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gridcore import __version__
@@ -16,12 +17,13 @@ from gridcore.config_file import ConfigError
 from gridcore.errors import GridCoreError
 from gridcore.logs import EventLog
 from gridcore.platforms import PLATFORMS, platform_of
-from gridcore.wire import RegisterRequest
+from gridcore.wire import RegisterRequest, TaskConfig
 from gridnode.agent import Agent
 from gridnode.config import NodeConfig, save_node_id
 from gridnode.cores import plan_slots, usable_cores
 from gridnode.crew import Workplace
-from gridnode.delivery import DirectDelivery
+from gridnode.delivery import Delivery, DirectDelivery
+from gridnode.gateway.leased import LeasedDelivery
 from gridnode.hub_client import HubClient
 from gridnode.membership import Membership
 from gridnode.report import Report
@@ -54,6 +56,19 @@ async def serve(config: NodeConfig, path: Path, environment: Mapping[str, str]) 
 
 
 async def _serve(config: NodeConfig, path: Path, environment: Mapping[str, str]) -> None:
+    """One agent; and if its id turns out to be another machine's, too, the next under a new one."""
+    while True:
+        signalled = asyncio.Event()
+        has_lost_id = await _run_agent(config, path, environment, signalled)
+        if signalled.is_set() or not has_lost_id:
+            return
+        config = config.model_copy(update={"node_id": None})
+
+
+async def _run_agent(
+    config: NodeConfig, path: Path, environment: Mapping[str, str], signalled: asyncio.Event
+) -> bool:
+    """True if it ended because another agent has its id now."""
     architecture = config.architecture or platform.machine()
     image_platform = platform_of(architecture)
     if image_platform is None:
@@ -73,6 +88,7 @@ async def _serve(config: NodeConfig, path: Path, environment: Mapping[str, str])
         parallelism=len(slots),
         version=__version__,
         heartbeat_interval=config.heartbeat_interval,
+        agent=secrets.token_hex(8),
     )
     async with HubClient.connect(config.server_url, config.token) as hub:
         membership = Membership(
@@ -84,6 +100,18 @@ async def _serve(config: NodeConfig, path: Path, environment: Mapping[str, str])
         )
         await _join_or_give_up(membership)
         runtime = _runtime(config, membership.node_id, image_platform, environment)
+
+        def deliver(task: TaskConfig, on_problem: Callable[[str | None], None]) -> Delivery:
+            if task.delivery == "direct":
+                return DirectDelivery(task, host_alias=runtime.host_alias, on_problem=on_problem)
+            return LeasedDelivery(
+                task,
+                node_id=membership.node_id,
+                runtime=runtime,
+                report=report,
+                on_problem=on_problem,
+            )
+
         workplace = Workplace(
             node_id=membership.node_id,
             slots=slots,
@@ -91,16 +119,15 @@ async def _serve(config: NodeConfig, path: Path, environment: Mapping[str, str])
             runtime=runtime,
             report=report,
             announcer=membership,
-            deliver=lambda task, on_problem: DirectDelivery(
-                task, host_alias=runtime.host_alias, on_problem=on_problem
-            ),
+            deliver=deliver,
         )
         agent = Agent(membership, runtime, report, workplace)
-        _on_signals(agent)
+        _on_signals(agent, signalled)
         try:
             await agent.run()
         finally:
             await runtime.aclose()
+        return membership.superseded.is_set() and not membership.stop_requested.is_set()
 
 
 async def _join_or_give_up(membership: Membership) -> None:
@@ -113,17 +140,15 @@ async def _join_or_give_up(membership: Membership) -> None:
     await membership.join()
 
 
-def _on_signals(agent: Agent) -> None:
+def _on_signals(agent: Agent, signalled: asyncio.Event) -> None:
     this = asyncio.current_task()
     assert this is not None
     loop = asyncio.get_running_loop()
-    asked = False
 
     def stop(name: str) -> None:
-        nonlocal asked
-        if asked:
+        if signalled.is_set():
             this.cancel()
-        asked = True
+        signalled.set()
         agent.stop(name)
 
     for number in (signal.SIGTERM, signal.SIGINT):

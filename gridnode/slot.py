@@ -17,11 +17,11 @@ from typing import Protocol
 from gridcore.logs import EventLog
 from gridcore.wire import FailureReason, SlotState, TaskConfig
 from gridnode.cores import SlotPlace
-from gridnode.delivery import Delivery
+from gridnode.delivery import Access, Delivery, EndReason
 from gridnode.ending import Ended, RestartRule
 from gridnode.interruptible import Interrupted, pause, unless
 from gridnode.report import Report
-from gridnode.runtimes import CannotStart, Run, RunOrder, Runtime, RuntimeUnavailable
+from gridnode.runtimes import CannotStart, Listening, Run, RunOrder, Runtime, RuntimeUnavailable
 
 UNAVAILABLE_PAUSE_S = 1.0
 """An engine that has just gone may not have been noticed yet."""
@@ -68,11 +68,10 @@ class Slot:
             while True:
                 self._set_state("idle")
                 await unless(self._stopping, self._runtime.wait_available())
-                turn = await unless(self._stopping, self._delivery.wait_for_work())
-                try:
-                    ended = await self._run_once()
-                finally:
-                    self._delivery.has_ended(turn)
+                access = await unless(
+                    self._stopping, self._delivery.wait_for_work(self._place.number)
+                )
+                ended = await self._run_once(access)
                 following = rule.after(ended, jitter=random.random())  # noqa: S311
                 if following.failure:
                     self._report_failure(following.failure, following.message, ended)
@@ -84,57 +83,72 @@ class Slot:
         finally:
             self._set_state("idle")
 
-    async def _run_once(self) -> Ended:
+    async def _run_once(self, access: Access) -> Ended:
         self._set_state("starting")
-        if not self._report.is_known_active:
-            # From here on the hub must not take the node for one that holds no item.
-            await self._announcer.announce()
-        waiting_before = await self._delivery.waiting()
-        began = time.monotonic()
+        ended: Ended | None = None
         try:
-            run = await self._runtime.start(self._order())
+            if not self._report.is_known_active:
+                # From here on the hub must not take the node for one that holds no item.
+                await self._announcer.announce()
+            ended = await self._start_and_watch(access)
         except RuntimeUnavailable as error:
             log.warning("start_failed", slot=self._place.number, error=error)
+        except CannotStart as error:
+            ended = Ended(None, 0.0, start_error=str(error))
+        finally:
+            ended = await access.close(ended)
+        if ended is None:
             await pause(self._stopping, UNAVAILABLE_PAUSE_S)
             return Ended(None, 0.0, was_ours=True)
-        except CannotStart as error:
-            return Ended(None, 0.0, start_error=str(error))
+        return ended
+
+    async def _start_and_watch(self, access: Access) -> Ended:
+        listening = await access.open()
+        began = time.monotonic()
+        run = await self._runtime.start(self._order(access.urls(), listening))
         try:
             self._set_state("running")
-            ended = await self._watch(run)
+            ended = await self._watch(run, access)
         finally:
             # Also when this task is cancelled: nothing may run on unwatched.
             await run.remove()
-        ran_s = time.monotonic() - began
-        took_nothing = False
-        if ended.exit_code == 0 and waiting_before:
-            # Exactly as long: while others take or push, nothing can be said.
-            took_nothing = await self._delivery.waiting() == waiting_before
-        return replace(ended, ran_s=ran_s, took_nothing=took_nothing)
+        return replace(ended, ran_s=time.monotonic() - began)
 
-    async def _watch(self, run: Run) -> Ended:
+    async def _watch(self, run: Run, access: Access) -> Ended:
         try:
-            return await unless(self._stopping, run.wait())
+            reason = await unless(self._stopping, _until_due(run, access))
         except Interrupted:
-            self._set_state("stopping")
+            reason = "idle"
+        if isinstance(reason, Ended):
+            return reason
+        self._set_state("stopping")
+        if reason == "item_timeout":
+            return replace(await self._kill(run), sat_on_an_item=True)
+        if reason == "leases_lost":
+            return replace(await self._kill(run), was_ours=True)
+        access.drain()
         await run.terminate()
         try:
             async with asyncio.timeout(self._stop_timeout_s):
-                ended = await run.wait()
+                drained = await _until_due(run, access, but="idle")
         except TimeoutError:
             log.warning("stop_timeout", slot=self._place.number, after_s=self._stop_timeout_s)
-            await run.kill()
-            try:
-                async with asyncio.timeout(KILLED_WITHIN_S):
-                    ended = await run.wait()
-            except TimeoutError:
-                ended = Ended(None, 0.0)
+            drained = "drained"
+        ended = drained if isinstance(drained, Ended) else await self._kill(run)
         return replace(ended, was_ours=True)
 
-    def _order(self) -> RunOrder:
+    async def _kill(self, run: Run) -> Ended:
+        await run.kill()
+        try:
+            async with asyncio.timeout(KILLED_WITHIN_S):
+                return await run.wait()
+        except TimeoutError:
+            return Ended(None, 0.0)
+
+    def _order(self, urls: tuple[str, str], listening: Listening | None) -> RunOrder:
         self._starts += 1
         slot, task = self._place.number, self._task
-        input_url, output_url = self._delivery.urls(slot)
+        input_url, output_url = urls
         name = f"gridcore-{task.task_name}-{self._node_id}-{slot}"
         return RunOrder(
             name=name,
@@ -143,6 +157,7 @@ class Slot:
             core=self._place.core,
             image=task.image,
             command=task.command,
+            listening=listening,
             environment={
                 "TASK_NAME": task.task_name,
                 "NODE_ID": self._node_id,
@@ -181,3 +196,24 @@ class Slot:
             exit_code=ended.exit_code,
             log_lines=ended.log_lines,
         )
+
+
+async def _until_due(
+    run: Run, access: Access, *, but: EndReason | None = None
+) -> Ended | EndReason:
+    """How the run ended, or why it should."""
+    ending = asyncio.create_task(run.wait())
+    due = asyncio.create_task(
+        access.must_end.wait_until(lambda reason: reason is not None and reason != but)
+    )
+    try:
+        await asyncio.wait({ending, due}, return_when=asyncio.FIRST_COMPLETED)
+        if ending.done():
+            return ending.result()
+        reason = due.result()
+        assert reason is not None
+        return reason
+    finally:
+        for task in (ending, due):
+            task.cancel()
+        await asyncio.wait({ending, due})

@@ -9,6 +9,7 @@ it commits later finds no lease and is dropped.
     keys       every Redis key, and how an item is written in it
     scripts/   one Lua script a transition
     queue      calls them (the only module with I/O)
+    times      how long a lease holds
 
 The gateway that will stand on this is described in DESIGN as "the promise".
 """

@@ -9,6 +9,8 @@ nodes        zset    node -> ms of its last renewal
 stats        hash    taken, committed, returned, aborted, fenced, dead, reaped, revived, discarded
                      -> count; commit:<node> -> the node's last commit and its verdicts
 
+delivered    hash    of an output list on another Redis: node -> the name of its last delivery
+
 An *entry* is `<attempts> <side> <since> LF <payload>`: how often a run of it has failed, from which
 side of Q it was taken (L or R), when that was (ms), and the bytes that the user pushed. A token is
 made by a node and never used again. All times are Redis' own.
@@ -43,6 +45,10 @@ class QueueKeys:
     @property
     def stats(self) -> str:
         return self._key("stats")
+
+    @property
+    def delivered(self) -> str:
+        return self._key("delivered")
 
     def inbox(self, node: str) -> str:
         return self._key(f"inbox:{node}")

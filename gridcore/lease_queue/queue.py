@@ -71,16 +71,14 @@ class Taken:
     """That have renewed lately, this one with them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Push:
+class Push(NamedTuple):
     side: Side
     values: Sequence[bytes]
     to_input: bool = False
     """To the queue itself, as new items, not to the output list."""
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(NamedTuple):
     """Items that are done together, and what came of them; without items the results are pushed
     as they are."""
 
@@ -105,21 +103,6 @@ class DeadLetter:
     node: str
     report: dict[str, Any]
     payload: bytes
-
-
-@dataclass(frozen=True)
-class Census:
-    """Where items are now, counted one place after the other while they move."""
-
-    waiting: int
-    retrying: int
-    leased: int
-    """Also those that a node was handed a moment ago."""
-    dead: int
-
-    @property
-    def is_drained(self) -> bool:
-        return self.waiting == self.retrying == self.leased == 0
 
 
 class LeaseQueue:
@@ -248,28 +231,28 @@ class LeaseQueue:
         keys = self.keys
         return int(await self._run("discard", [keys.dead, keys.stats], [look_at, kind, *values]))
 
-    async def census(self) -> Census:
-        ask, keys = self._redis.execute_command, self.keys
-        leased = 0
-        for node in await ask("ZRANGE", keys.nodes, 0, -1):
-            name = node.decode()
-            leased += await ask("HLEN", keys.lease(name)) + await ask("LLEN", keys.inbox(name))
-        return Census(
-            waiting=await ask("LLEN", keys.queue),
-            retrying=await ask("ZCARD", keys.retry),
-            leased=leased,
-            dead=await ask("LLEN", keys.dead),
-        )
-
     async def _run(
         self, name: str, keys: Sequence[str], arguments: Sequence[str | bytes | int]
     ) -> Any:
-        script = _SCRIPTS[name]
-        try:
-            return await self._redis.execute_command(
-                "EVALSHA", script.sha, len(keys), *keys, *arguments
-            )
-        except NoScriptError:
-            return await self._redis.execute_command(
-                "EVAL", script.text, len(keys), *keys, *arguments
-            )
+        return await _run(self._redis, name, keys, arguments)
+
+
+async def deliver(
+    redis: Commands, output: str, node: str, name: str, pushes: Sequence[Push]
+) -> bool:
+    """Pushes to an output list on a Redis of its own; False if that was done under this name."""
+    arguments: list[str | bytes | int] = [node, name]
+    for push in pushes:
+        arguments += [push.side, len(push.values), *push.values]
+    keys = [output, QueueKeys(output).delivered]
+    return bool(await _run(redis, "deliver", keys, arguments))
+
+
+async def _run(
+    redis: Commands, name: str, keys: Sequence[str], arguments: Sequence[str | bytes | int]
+) -> Any:
+    script = _SCRIPTS[name]
+    try:
+        return await redis.execute_command("EVALSHA", script.sha, len(keys), *keys, *arguments)
+    except NoScriptError:
+        return await redis.execute_command("EVAL", script.text, len(keys), *keys, *arguments)

@@ -7,49 +7,13 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-import redis
 
 from tests.support import workers
 from tests.support.processes import tail
 from tests.support.programs import HubProgram, NodeProgram
+from tests.support.queues import Queue
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
-
-
-class Queue:
-    """A task's queues, as their owner uses them."""
-
-    def __init__(self, server: RedisServer, task: str) -> None:
-        self.redis = redis.Redis.from_url(server.url, decode_responses=True)
-        self._input, self._output = f"{task}:input", f"{task}:output"
-
-    def push(self, *items: str | int) -> None:
-        self.redis.lpush(self._input, *items)
-
-    @property
-    def waiting(self) -> int:
-        return int(self.redis.llen(self._input))
-
-    @property
-    def results(self) -> list[str]:
-        return [str(result) for result in self.redis.lrange(self._output, 0, -1)]
-
-    def wait_for(self, *results: str, within_s: float = 20) -> None:
-        try:
-            wait_until(
-                lambda: sorted(self.results) == sorted(results),
-                within_s=within_s,
-                what="all results are there, once",
-            )
-        except AssertionError as error:
-            pytest.fail(f"{error}: {self.results[:20]}, {self.waiting} waiting")
-
-    def wait_for_result(self, result: str, *, times: int = 1, within_s: float = 20) -> None:
-        wait_until(
-            lambda: self.results.count(result) >= times,
-            within_s=within_s,
-            what=f"{result!r} comes {times} times",
-        )
 
 
 @pytest.fixture
@@ -101,7 +65,7 @@ def test_the_queue_is_drained_with_one_core_for_each_run(
 ) -> None:
     queue.push(*range(500))
 
-    hub.submit("t", command=workers.DRAIN)
+    hub.submit_direct("t", command=workers.DRAIN)
 
     queue.wait_for(*(f"{n}:1" for n in range(500)))
     wait_active(hub, 0)
@@ -112,7 +76,7 @@ def test_the_queue_is_drained_with_one_core_for_each_run(
 def test_with_an_empty_queue_nothing_runs_until_there_is_work(
     hub: HubProgram, node: NodeProgram, queue: Queue
 ) -> None:
-    hub.submit("t", command=workers.DRAIN)
+    hub.submit_direct("t", command=workers.DRAIN)
     node.wait_logged("assigned task=t")
     wait_until(lambda: hub.node("n")["task"] == "t", within_s=10, what="the crew is in place")
     assert [slot["starts"] for slot in hub.node("n")["slots"]] == [0, 0]
@@ -130,7 +94,7 @@ def test_a_run_that_exits_0_with_work_left_is_started_again_at_once(
 ) -> None:
     queue.push(*range(12))
 
-    hub.submit("t", command=workers.ONE_ITEM)
+    hub.submit_direct("t", command=workers.ONE_ITEM)
 
     queue.wait_for(*(str(n) for n in range(12)))
     wait_active(hub, 0)
@@ -144,7 +108,7 @@ def test_a_crash_is_reported_with_its_last_lines_and_backed_off(
 ) -> None:
     queue.push(*range(50))
 
-    hub.submit("t", command=workers.CRASH)
+    hub.submit_direct("t", command=workers.CRASH)
 
     wait_until(lambda: len(hub.task("t")["failures"]) >= 4, within_s=20, what="four crashes")
     failure = hub.task("t")["failures"][-1]
@@ -165,7 +129,7 @@ def test_a_run_that_needs_too_much_memory_is_ended_and_reported(
 ) -> None:
     queue.push("a")
 
-    hub.submit("t", command=workers.EAT_MEMORY)
+    hub.submit_direct("t", command=workers.EAT_MEMORY)
 
     wait_until(lambda: hub.task("t")["failures"], within_s=20, what="the failure is reported")
     failure = hub.task("t")["failures"][0]
@@ -178,13 +142,13 @@ def test_a_command_that_does_not_exist_is_named_and_the_next_task_runs(
     hub: HubProgram, node: NodeProgram, redis_server: RedisServer, queue: Queue
 ) -> None:
     queue.push("a")
-    hub.submit("t", command=["/no/such/program"])
+    hub.submit_direct("t", command=["/no/such/program"])
     wait_until(lambda: hub.task("t")["failures"], within_s=20, what="the failure is reported")
     assert "cannot run '/no/such/program'" in hub.task("t")["failures"][0]["log_lines"][0]
 
     after = Queue(redis_server, "after")
     after.push("b")
-    hub.submit("after", command=workers.DRAIN)
+    hub.submit_direct("after", command=workers.DRAIN)
     hub.post("/api/tasks/next")
 
     after.wait_for("b:1")
@@ -197,7 +161,7 @@ def test_a_program_that_ignores_the_queue_is_not_started_without_end(
 ) -> None:
     queue.push("a", "b", "c")
 
-    hub.submit("t", command=["true"])
+    hub.submit_direct("t", command=["true"])
 
     wait_until(lambda: hub.task("t")["failures"], within_s=20, what="the failure is reported")
     failure = hub.task("t")["failures"][0]
@@ -210,11 +174,11 @@ def test_on_a_task_switch_every_run_gets_sigterm_and_time_to_finish(
     hub: HubProgram, node: NodeProgram, redis_server: RedisServer, queue: Queue
 ) -> None:
     queue.push(*range(4))
-    hub.submit("t", command=workers.WAIT_FOR_SIGNAL)
+    hub.submit_direct("t", command=workers.WAIT_FOR_SIGNAL)
     queue.wait_for("started", "started")
     after = Queue(redis_server, "after")
     after.push("b")
-    hub.submit("after", command=workers.DRAIN)
+    hub.submit_direct("after", command=workers.DRAIN)
 
     hub.post("/api/tasks/next")
 
@@ -232,7 +196,7 @@ def test_what_ignores_sigterm_is_killed_after_stop_timeout(
         hub.url, node_id="n", runtime="process", parallelism=1, stop_timeout=0.5
     ) as node:
         queue.push("a")
-        hub.submit("t", command=workers.IGNORE_SIGTERM)
+        hub.submit_direct("t", command=workers.IGNORE_SIGTERM)
         queue.wait_for("started")
 
         hub.post("/api/tasks/finish")
@@ -257,7 +221,7 @@ def test_a_signal_stops_a_node_in_order(
     hub: HubProgram, node: NodeProgram, queue: Queue, number: signal.Signals
 ) -> None:
     queue.push(1, 2)
-    hub.submit("t", command=workers.WAIT_FOR_SIGNAL)
+    hub.submit_direct("t", command=workers.WAIT_FOR_SIGNAL)
     queue.wait_for("started", "started")
     runs = children(node)
 
@@ -285,7 +249,7 @@ def test_a_stopping_node_is_not_taken_for_lost_while_its_runs_finish(
         ) as node,
     ):
         queue.push("a")
-        hub.submit("t", command=workers.IGNORE_SIGTERM)
+        hub.submit_direct("t", command=workers.IGNORE_SIGTERM)
         queue.wait_for("started")
 
         node.process.send_signal(signal.SIGTERM)
@@ -303,7 +267,7 @@ def test_a_second_signal_does_not_wait_for_anything(
         hub.url, node_id="n", runtime="process", parallelism=1, stop_timeout=600
     ) as node:
         queue.push("a")
-        hub.submit("t", command=workers.IGNORE_SIGTERM)
+        hub.submit_direct("t", command=workers.IGNORE_SIGTERM)
         queue.wait_for("started")
         (run,) = [p for p in children(node) if p.is_running()]
         node.process.send_signal(signal.SIGINT)
@@ -319,7 +283,7 @@ def test_a_killed_agent_leaves_nothing_running_and_is_online_again_after_a_start
     hub: HubProgram, node: NodeProgram, queue: Queue
 ) -> None:
     queue.push(1, 2, 3, 4)
-    hub.submit("t", command=workers.WAIT_FOR_SIGNAL)
+    hub.submit_direct("t", command=workers.WAIT_FOR_SIGNAL)
     queue.wait_for("started", "started")
     runs = children(node)
 
@@ -339,7 +303,7 @@ def test_a_node_goes_on_while_its_hub_is_away_and_is_back_by_itself(
     hub: HubProgram, node: NodeProgram, queue: Queue
 ) -> None:
     queue.push("a", "b")
-    hub.submit("t", command=workers.WAIT_FOR_SIGNAL)
+    hub.submit_direct("t", command=workers.WAIT_FOR_SIGNAL)
     queue.wait_for("started", "started")
     before = sorted(run.pid for run in children(node))
 
@@ -362,7 +326,7 @@ def test_a_node_that_the_hub_has_forgotten_registers_again_with_its_id(
     wait_registered(hub, "n")
 
     queue.push("a")
-    hub.submit("t", command=workers.DRAIN)
+    hub.submit_direct("t", command=workers.DRAIN)
     queue.wait_for("a:1")
 
 
@@ -388,7 +352,7 @@ def test_a_redis_that_dies_is_reported_and_the_work_goes_on_when_it_is_back(
         RedisServer() as elsewhere,
         NodeProgram(hub.url, node_id="n", runtime="process", parallelism=1) as node,
     ):
-        hub.submit("t", command=workers.DRAIN, input_redis=elsewhere.url)
+        hub.submit_direct("t", command=workers.DRAIN, input_redis=elsewhere.url)
         node.wait_logged("assigned task=t")
         elsewhere.kill()
 
@@ -408,15 +372,15 @@ def test_a_redis_that_dies_is_reported_and_the_work_goes_on_when_it_is_back(
 def test_auto_advance_moves_the_fleet_on_when_all_is_done_and_not_before(
     hub: HubProgram, node: NodeProgram, redis_server: RedisServer, queue: Queue
 ) -> None:
-    hub.submit("t", command=workers.DRAIN, auto_advance=True)
-    hub.submit("after", command=workers.DRAIN)
+    hub.submit_direct("t", command=workers.DRAIN, auto_advance=True)
+    hub.submit_direct("after", command=workers.DRAIN)
     node.wait_logged("assigned task=t")
     held = workers.python(
         "take(); give('taken')\nwhile not target.exists('go on'): time.sleep(0.01)\ngive('done')"
     )
     hub.post("/api/tasks/finish")
-    hub.submit("held", command=held, auto_advance=True)
-    hub.submit("last", command=workers.DRAIN)
+    hub.submit_direct("held", command=held, auto_advance=True)
+    hub.submit_direct("last", command=workers.DRAIN)
     hub.post("/api/tasks/finish")
     assert hub.get("/api/tasks")["current"] == "held"
 
@@ -440,8 +404,8 @@ def test_without_auto_advance_a_person_decides(
     hub: HubProgram, node: NodeProgram, queue: Queue
 ) -> None:
     queue.push("a")
-    hub.submit("t", command=workers.DRAIN)
-    hub.submit("after", command=workers.DRAIN)
+    hub.submit_direct("t", command=workers.DRAIN)
+    hub.submit_direct("after", command=workers.DRAIN)
     queue.wait_for("a:1")
     wait_active(hub, 0)
 
@@ -454,8 +418,8 @@ def test_auto_advance_waits_for_the_first_items(
     hub: HubProgram, node: NodeProgram, redis_server: RedisServer, queue: Queue
 ) -> None:
     """An empty queue that was never filled is not a drained one: its owner is about to push."""
-    hub.submit("t", command=workers.DRAIN, auto_advance=True)
-    hub.submit("after", command=workers.DRAIN)
+    hub.submit_direct("t", command=workers.DRAIN, auto_advance=True)
+    hub.submit_direct("after", command=workers.DRAIN)
     wait_for_looks_of_the_hub(queue)
     assert hub.get("/api/tasks")["current"] == "t"
 
@@ -559,7 +523,7 @@ def test_runs_get_the_environment_of_the_design(
     hub: HubProgram, node: NodeProgram, queue: Queue, redis_server: RedisServer
 ) -> None:
     queue.push("a")
-    hub.submit("t", command=workers.python("take(); give(repr(dict(os.environ)))"))
+    hub.submit_direct("t", command=workers.python("take(); give(repr(dict(os.environ)))"))
     wait_until(lambda: queue.results, within_s=20, what="the result")
 
     environment = eval(queue.results[0])  # noqa: S307  written by the line above
@@ -578,7 +542,7 @@ def test_output_without_end_fills_nothing_up(
     hub: HubProgram, node: NodeProgram, queue: Queue
 ) -> None:
     queue.push("a")
-    hub.submit(
+    hub.submit_direct(
         "t",
         command=workers.python(
             "take()\nfor n in range(200_000): print('x' * 100)\n"
@@ -598,7 +562,7 @@ def test_what_a_run_leaves_in_the_background_goes_with_it(
     mark = f"{time.time_ns()}"
     queue.push("a")
     script = f"take(); os.system('sleep 987.{mark[-6:]} &'); give('done')"
-    hub.submit("t", command=workers.python(script))
+    hub.submit_direct("t", command=workers.python(script))
 
     queue.wait_for("done")
     wait_active(hub, 0)
@@ -617,7 +581,7 @@ def test_a_fleet_that_moves_on_quickly_hangs_nowhere(
     """redis-py waits by asyncio.wait_for if it has a socket timeout, and on Python 3.11 that now
     and then swallows a cancellation: a crew never ended, and every later task waited for it."""
     for number in range(40):
-        hub.submit(f"task-{number}", command=workers.DRAIN)
+        hub.submit_direct(f"task-{number}", command=workers.DRAIN)
     for _ in range(39):
         hub.post("/api/tasks/finish")
 

@@ -13,10 +13,11 @@ import docker
 import psutil
 import pytest
 
-from tests.acceptance.test_node import Queue, wait_active, wait_registered
+from tests.acceptance.test_node import wait_active, wait_registered
 from tests.support.docker_engine import DockerEngine
 from tests.support.images import Busybox, busybox_image, push_image
 from tests.support.programs import HubProgram, NodeProgram
+from tests.support.queues import Queue
 from tests.support.redis_server import RedisServer
 from tests.support.registry import PASSWORD, USERNAME, FaultyRegistry, Registry
 from tests.support.waiting import wait_until
@@ -88,7 +89,7 @@ def test_a_task_runs_in_containers_and_every_result_is_there(
     queue.push(*range(300))
     start_node()
 
-    hub.submit("t", image=consumer_tag)
+    hub.submit_direct("t", image=consumer_tag)
 
     queue.wait_for(*(f"{n}:x86_64:1" for n in range(300)))
     wait_active(hub, 0)
@@ -106,7 +107,7 @@ def test_each_architecture_gets_its_own_image(
     images = {"linux/amd64": consumer_tag, "linux/arm64": consumer_arm64_tag}
     queue.push(*range(60))
     pi = start_node("pi", architecture="aarch64", parallelism=1)
-    hub.submit("t", images=images)
+    hub.submit_direct("t", images=images)
     queue.wait_for(*(f"{n}:aarch64:1" for n in range(60)))
 
     start_node("server", architecture="x86_64", parallelism=1)
@@ -131,7 +132,7 @@ def test_a_container_has_one_core_little_memory_and_no_power(
     """Seen from inside: what `docker inspect` says proves nothing."""
     queue.push("a", "b")
     start_node(container_memory=64)
-    hub.submit("t", image=busybox_tag, command=WAIT_FOR_SIGNAL)
+    hub.submit_direct("t", image=busybox_tag, command=WAIT_FOR_SIGNAL)
     wait_until(lambda: len(running(docker_client)) == 2, within_s=20, what="two containers run")
 
     cores = set()
@@ -161,7 +162,7 @@ def test_too_much_memory_ends_a_container_and_is_reported_as_such(
     start_node(container_memory=32)
 
     eat = "echo eating; head -c 200m /dev/zero | tail"
-    hub.submit("t", image=busybox_tag, command=["sh", "-c", f"{eat}; exit $?"])
+    hub.submit_direct("t", image=busybox_tag, command=["sh", "-c", f"{eat}; exit $?"])
 
     wait_until(lambda: hub.task("t")["failures"], within_s=30, what="the failure is reported")
     failure = hub.task("t")["failures"][0]
@@ -176,7 +177,9 @@ def test_a_crash_is_reported_with_exit_code_and_log(
     queue.push("a")
     start_node()
 
-    hub.submit("t", image=busybox_tag, command=["sh", "-c", "echo item 7 is bad >&2; exit 3"])
+    hub.submit_direct(
+        "t", image=busybox_tag, command=["sh", "-c", "echo item 7 is bad >&2; exit 3"]
+    )
 
     wait_until(lambda: len(hub.task("t")["failures"]) >= 2, within_s=30, what="two are reported")
     for failure in hub.task("t")["failures"]:
@@ -193,7 +196,7 @@ def test_a_progress_bar_is_shown_as_it_was_last_on_the_screen(
     start_node(parallelism=1)
     bar = r"i=0; while [ $i -lt 400 ]; do printf '\r%d done' $i; i=$((i+1)); done; echo; exit 4"
 
-    hub.submit("t", image=busybox_tag, command=["sh", "-c", bar])
+    hub.submit_direct("t", image=busybox_tag, command=["sh", "-c", bar])
 
     wait_until(lambda: hub.task("t")["failures"], within_s=30, what="the failure is reported")
     assert hub.task("t")["failures"][0]["log_lines"] == ["399 done"]
@@ -209,7 +212,7 @@ def test_an_image_that_was_tidied_away_is_fetched_again(
 ) -> None:
     name = push_image(docker_client, busybox_image(docker_client, busybox), registry)
     node = start_node(parallelism=1)
-    hub.submit("t", image=f"{registry.address}/{name}", command=WAIT_FOR_SIGNAL)
+    hub.submit_direct("t", image=f"{registry.address}/{name}", command=WAIT_FOR_SIGNAL)
     wait_until(lambda: hub.node("n")["task"] == "t", within_s=20, what="the image is there")
     docker_client.remove_image(f"{registry.address}/{name}", force=True)
 
@@ -229,7 +232,7 @@ def test_a_killed_container_is_replaced(
 ) -> None:
     queue.push("a")
     start_node(parallelism=1)
-    hub.submit("t", image=busybox_tag, command=WAIT_FOR_SIGNAL)
+    hub.submit_direct("t", image=busybox_tag, command=WAIT_FOR_SIGNAL)
     (first,) = wait_until(lambda: running(docker_client), within_s=20, what="it runs")
 
     docker_client.kill(first)
@@ -252,7 +255,7 @@ def test_a_stopped_node_leaves_no_container_and_no_claim(
 ) -> None:
     queue.push("a", "b")
     node = start_node()
-    hub.submit("t", image=busybox_tag, command=WAIT_FOR_SIGNAL)
+    hub.submit_direct("t", image=busybox_tag, command=WAIT_FOR_SIGNAL)
     wait_until(lambda: len(running(docker_client)) == 2, within_s=20, what="two containers run")
 
     hub.post("/api/nodes/n/stop")
@@ -272,7 +275,7 @@ def test_leftovers_of_a_killed_agent_are_removed_at_the_next_start_and_no_others
     queue.push("a", "b")
     node = start_node()
     other = start_node("other", parallelism=1)
-    hub.submit("t", image=busybox_tag, command=WAIT_FOR_SIGNAL)
+    hub.submit_direct("t", image=busybox_tag, command=WAIT_FOR_SIGNAL)
     wait_until(
         lambda: len(running(docker_client)) == 2 and running(docker_client, "other"),
         within_s=20,
@@ -304,7 +307,7 @@ def test_an_image_is_pulled_once_however_many_slots_want_it(
     queue.push(*range(4))
     start_node(parallelism=4)
 
-    hub.submit("t", image=f"{faulty_registry.address}/{name}", command=WAIT_FOR_SIGNAL)
+    hub.submit_direct("t", image=f"{faulty_registry.address}/{name}", command=WAIT_FOR_SIGNAL)
 
     wait_until(lambda: len(running(docker_client)) == 4, within_s=30, what="four containers run")
     blobs = [p for m, p in faulty_registry.requests if m == "GET" and "/blobs/" in p]
@@ -326,7 +329,7 @@ def test_a_pull_shows_its_progress(
     queue.push("a")
     start_node()
 
-    hub.submit("t", image=f"{faulty_registry.address}/{name}", command=WAIT_FOR_SIGNAL)
+    hub.submit_direct("t", image=f"{faulty_registry.address}/{name}", command=WAIT_FOR_SIGNAL)
 
     faulty_registry.wait_stalled()
     pull = wait_until(
@@ -353,7 +356,7 @@ def test_a_registry_that_fails_in_the_middle_of_a_pull_is_reported_and_tried_aga
     queue.push("a")
     node = start_node()
 
-    hub.submit("t", image=f"{faulty_registry.address}/{name}", command=WAIT_FOR_SIGNAL)
+    hub.submit_direct("t", image=f"{faulty_registry.address}/{name}", command=WAIT_FOR_SIGNAL)
 
     node.wait_logged("image_failed.*unknown blob")
     faulty_registry.behave()
@@ -375,7 +378,7 @@ def test_a_local_image_is_used_when_its_registry_cannot_be_reached(
     queue.push("a")
     node = start_node()
 
-    hub.submit("t", image=reference, command=WAIT_FOR_SIGNAL)
+    hub.submit_direct("t", image=reference, command=WAIT_FOR_SIGNAL)
 
     wait_until(lambda: running(docker_client), within_s=30, what="it runs")
     assert "local_image_used" in node.log
@@ -391,7 +394,7 @@ def test_a_failing_image_is_reported_and_stops_nothing_else(
 ) -> None:
     start_node()
     queue.push("a")
-    hub.submit("t", image=f"{registry.address}/no/such:image")
+    hub.submit_direct("t", image=f"{registry.address}/no/such:image")
     wait_until(
         lambda: hub.node("n")["runtime_status"] == "Error", within_s=20, what="the node says so"
     )
@@ -400,7 +403,7 @@ def test_a_failing_image_is_reported_and_stops_nothing_else(
 
     after = Queue(redis_for_containers, "after")
     after.push("b")
-    hub.submit("after", image=consumer_tag)
+    hub.submit_direct("after", image=consumer_tag)
     hub.post("/api/tasks/next")
 
     after.wait_for("b:x86_64:1")
@@ -415,7 +418,7 @@ def test_an_image_for_another_architecture_is_refused_in_words(
     queue.push("a")
     start_node()
 
-    hub.submit("t", image=busybox_arm64_tag)
+    hub.submit_direct("t", image=busybox_arm64_tag)
 
     wait_until(lambda: hub.node("n")["error"], within_s=20, what="the node says so")
     assert "it is for linux/arm64" in hub.node("n")["error"]
@@ -436,7 +439,7 @@ def test_credentials_come_from_the_docker_config(
     config.write_text("{}")
     queue.push("a")
     node = start_node(environment={"DOCKER_CONFIG": str(tmp_path)})
-    hub.submit("t", image=f"{private_registry.address}/{name}", command=WAIT_FOR_SIGNAL)
+    hub.submit_direct("t", image=f"{private_registry.address}/{name}", command=WAIT_FOR_SIGNAL)
     node.wait_logged("image_failed.*no basic auth credentials")
 
     credentials = f"{USERNAME}:{PASSWORD}".encode()
@@ -461,12 +464,14 @@ def test_the_next_image_is_pulled_while_the_last_containers_finish(
     name = push_image(docker_client, busybox_image(docker_client, busybox), registry)
     queue.push("a")
     start_node(parallelism=1, stop_timeout=60)
-    hub.submit("t", image=busybox_tag, command=["sh", "-c", "trap '' TERM; echo up; sleep 1000"])
+    hub.submit_direct(
+        "t", image=busybox_tag, command=["sh", "-c", "trap '' TERM; echo up; sleep 1000"]
+    )
     (slow,) = wait_until(lambda: running(docker_client), within_s=20, what="it runs")
     wait_until(lambda: b"up" in docker_client.logs(slow), within_s=10, what="it ignores SIGTERM")
     after = Queue(redis_for_containers, "after")
     after.push("b")
-    hub.submit("after", image=f"{faulty_registry.address}/{name}", command=WAIT_FOR_SIGNAL)
+    hub.submit_direct("after", image=f"{faulty_registry.address}/{name}", command=WAIT_FOR_SIGNAL)
 
     hub.post("/api/tasks/next")
 
@@ -490,7 +495,7 @@ def test_a_restarted_engine_is_noticed_and_the_work_goes_on(
 ) -> None:
     queue.push("a", "b")
     node = start_node()
-    hub.submit("t", image=busybox_tag, command=WAIT_FOR_SIGNAL)
+    hub.submit_direct("t", image=busybox_tag, command=WAIT_FOR_SIGNAL)
     wait_active(hub, 2)
 
     private_engine.stop()
@@ -521,7 +526,7 @@ def test_containers_that_survive_a_crash_of_the_engine_are_not_doubled(
     private_engine.restart(live_restore=True)
     queue.push("a")
     start_node(parallelism=1)
-    hub.submit("t", image=busybox_tag, command=WAIT_FOR_SIGNAL)
+    hub.submit_direct("t", image=busybox_tag, command=WAIT_FOR_SIGNAL)
     with private_engine.client() as client:
         (before,) = wait_until(lambda: running(client), within_s=20, what="it runs")
 
@@ -559,7 +564,7 @@ def test_the_idle_agent_is_light(
 ) -> None:
     """Under 60 MB, as a Raspberry Pi wants it; the aim is a promise, so it is held here."""
     node = start_node()
-    hub.submit("t", image="not/for:anybody", images={}, auto_advance=False)
+    hub.submit_direct("t", image="not/for:anybody", images={}, auto_advance=False)
     process = psutil.Process(node.process.pid)
 
     wait_until(

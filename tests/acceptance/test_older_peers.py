@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.test_node import Queue
 from tests.support.docker_engine import DockerEngine
 from tests.support.programs import TOKEN, NodeProgram
+from tests.support.queues import Queue
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 

@@ -3,12 +3,13 @@
 import importlib
 import importlib.util
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import redis
 
@@ -16,6 +17,13 @@ from tests.support.processes import end_process, free_port, start_process, tail
 from tests.support.waiting import wait_until
 
 START_WITHIN_S = 20.0
+
+
+class Mark(NamedTuple):
+    """How far an append-only file had been written."""
+
+    file: Path
+    size: int
 
 
 class RedisServer:
@@ -31,23 +39,31 @@ class RedisServer:
         password: str | None = None,
         appendonly: bool = False,
         bind: Sequence[str] = ("127.0.0.1",),
+        settings: Sequence[str] = (),
     ) -> None:
+        """`settings` are further lines of redis.conf."""
         self.password = password
         self.port = free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="gridcore-redis-"))
         self._log = self._folder / "redis.log"
         self._process: subprocess.Popen[bytes] | None = None
-        settings = [
+        lines = [
             f"bind {' '.join(bind)}",
             f"port {self.port}",
             f"dir {self._folder}",
             f"appendonly {'yes' if appendonly else 'no'}",
             'save ""',
+            *settings,
         ]
         if password is not None:
-            settings.append(f'requirepass "{password}"')
+            lines.append(f'requirepass "{password}"')
         self._config = self._folder / "redis.conf"
-        self._config.write_text("\n".join(settings) + "\n")
+        self._config.write_text("\n".join(lines) + "\n")
+
+    @property
+    def folder(self) -> Path:
+        """Its data and its log."""
+        return self._folder
 
     @property
     def url(self) -> str:
@@ -87,6 +103,35 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def freeze(self) -> None:
+        """It takes connections and says nothing, as on a machine that is out of memory."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+    def mark(self) -> Mark:
+        """What it has written of its append-only file by now (Redis 7's, in several parts)."""
+        files = self._folder / "appendonlydir"
+        manifest = (files / "appendonly.aof.manifest").read_text()
+        *_, last = (line for line in manifest.splitlines() if line.endswith("type i"))
+        file = files / last.split()[1]
+        return Mark(file, file.stat().st_size)
+
+    def forget_since(self, mark: Mark) -> int:
+        """Loses what was written since then, as a machine that lost its power may; how many bytes.
+
+        The server must have been killed.
+        """
+        assert self._process is None, "kill() comes first"
+        assert self.mark().file == mark.file, "the file was rewritten since"
+        lost = mark.file.stat().st_size - mark.size
+        with mark.file.open("r+b") as file:
+            file.truncate(mark.size)
+        return lost
 
     def close(self) -> None:
         self.kill()

@@ -1,0 +1,370 @@
+"""One connection of a container: who it is, in which protocol it is answered, and in what order.
+
+Bytes have become commands before they come here, and replies leave as bytes; no sockets, no clocks.
+Commands on queues and keys are the desk's affair (gridnode.gateway.desk).
+"""
+
+from __future__ import annotations
+
+import hmac
+import itertools
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from gridnode.gateway import resp
+from gridnode.gateway.resp import Command
+
+if TYPE_CHECKING:
+    from gridnode.gateway.desk import Desk
+
+SHOWN_VERSION = b"7.0.15"
+"""Clients choose their commands by it."""
+
+_ids = itertools.count(1)
+
+_NOAUTH = resp.error("NOAUTH Authentication required.")
+_WRONGPASS = resp.error(
+    "WRONGPASS invalid username-password pair or user is disabled. A container's password is in"
+    " its INPUT_REDIS_URL, and changes with every start."
+)
+_IN_MULTI_AT_ONCE = {b"EXEC", b"DISCARD", b"MULTI", b"WATCH", b"QUIT", b"RESET"}
+DESK_COMMANDS = {b"BRPOP", b"BLPOP", b"LPUSH", b"RPUSH"}
+"""Those of the usual loop, as most clients spell them: straight to the desk."""
+
+_BEFORE_AUTH = {b"AUTH", b"HELLO", b"QUIT", b"RESET"}
+
+Reply = bytes | None
+"""None: the answer comes later, by `Conversation.answer`."""
+
+
+class Conversation:
+    def __init__(
+        self, desk: Desk, *, write: Callable[[bytes], None], hang_up: Callable[[], None]
+    ) -> None:
+        self.protocol = 2
+        self.heard = 0
+        """How often something was received; a pipeline counts once."""
+        self.is_closed = False
+        self.in_exec = False
+        self._desk = desk
+        self._write = write
+        self._hang_up = hang_up
+        self._id = next(_ids)
+        self._name = b""
+        self._is_known = False
+        self._waits = False
+        self._is_paused = False
+        self._backlog: deque[tuple[Command, int]] = deque()
+        self._out: list[bytes] = []
+        self._multi: list[Command] | None = None
+        self._multi_is_spoilt = False
+        self._to_run: deque[Command] = deque()
+        self._run_heard = 0
+        self._replies: list[bytes] = []
+
+    @property
+    def is_authenticated(self) -> bool:
+        return self._is_known
+
+    @property
+    def backlog_bytes(self) -> int:
+        """About what is kept of commands that wait for the answer to the one before."""
+        if not self._backlog:
+            return 0
+        return sum(sum(map(len, command)) + 64 * len(command) for command, _ in self._backlog)
+
+    def receive(self, commands: Sequence[Command], *, goes_on: bool = False) -> None:
+        """`goes_on` if these belong to one stretch of bytes with what was received before."""
+        if not goes_on or not self.heard:
+            self.heard += 1
+        heard = self.heard
+        if self._backlog or self._waits or self._is_paused or len(commands) != 1:
+            self._backlog += [(command, heard) for command in commands]
+            self._proceed()
+            return
+        # One command, and nothing before it: nearly always.
+        reply = self._handle(commands[0], heard)
+        if reply is None:
+            self._waits = True
+        elif reply:
+            self._write(reply)
+
+    def answer(self, reply: bytes) -> None:
+        """The answer that was due."""
+        if self.is_closed:
+            return
+        self._waits = False
+        if self.in_exec:
+            self._replies.append(reply)
+            last = self._run_multi()
+            if last is None:
+                return
+            reply = last
+        self._out.append(reply)
+        self._proceed()
+
+    def pause(self) -> None:
+        """The container does not read its replies: no more are made."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        self._is_paused = False
+        self._proceed()
+
+    def hangs_up(self) -> None:
+        """The container has closed its end: whatever it waits for is called off."""
+        self.is_closed = True
+        self._backlog.clear()
+        self._desk.call_off(self)
+
+    def closed(self, *, was_read: bool) -> None:
+        """The connection is gone; `was_read` if nothing that was sent was left unread."""
+        self.hangs_up()
+        self._desk.hung_up(self, was_read=was_read)
+
+    def _proceed(self) -> None:
+        while self._backlog and not (self._waits or self.is_closed or self._is_paused):
+            command, heard = self._backlog.popleft()
+            reply = self._handle(command, heard)
+            if reply is None:
+                self._waits = True
+            else:
+                self._out.append(reply)
+        if self._out:
+            written = b"".join(self._out)
+            self._out.clear()
+            self._write(written)
+
+    def _handle(self, command: Command, heard: int) -> Reply:
+        if self._is_known and self._multi is None and command[0] in DESK_COMMANDS:
+            return self._desk.command(self, command, heard)
+        name = command[0].upper()
+        if not self._is_known and name not in _BEFORE_AUTH:
+            return _NOAUTH
+        if self._multi is not None and name not in _IN_MULTI_AT_ONCE:
+            refusal = None if name in _OWN else self._desk.refuses(command)
+            if refusal:
+                self._multi_is_spoilt = True
+                return refusal
+            self._multi.append(command)
+            return resp.simple(b"QUEUED")
+        if name == b"EXEC":
+            return self._exec(command, heard)
+        own = _OWN.get(name)
+        if own:
+            return own(self, command)
+        return self._desk.command(self, command, heard)
+
+    # --- MULTI
+
+    def _begin_multi(self, command: Command) -> bytes:
+        if len(command) != 1:
+            return wrong_number(command)
+        if self._multi is not None:
+            return resp.error("ERR MULTI calls can not be nested")
+        self._multi, self._multi_is_spoilt = [], False
+        return resp.OK
+
+    def _discard(self, _command: Command) -> bytes:
+        if self._multi is None:
+            return resp.error("ERR DISCARD without MULTI")
+        self._multi = None
+        return resp.OK
+
+    def _watch(self, _command: Command) -> bytes:
+        # What a container may use changes under nobody else's hands but its own.
+        if self._multi is not None:
+            return resp.error("ERR WATCH inside MULTI is not allowed")
+        return resp.OK
+
+    def _exec(self, command: Command, heard: int) -> Reply:
+        if len(command) != 1:
+            return wrong_number(command)
+        if self._multi is None:
+            return resp.error("ERR EXEC without MULTI")
+        commands, self._multi = self._multi, None
+        if self._multi_is_spoilt:
+            return resp.error("EXECABORT Transaction discarded because of previous errors.")
+        self._to_run, self._replies, self._run_heard = deque(commands), [], heard
+        self.in_exec = True
+        return self._run_multi()
+
+    def _run_multi(self) -> Reply:
+        while self._to_run:
+            command = self._to_run.popleft()
+            own = _OWN.get(command[0].upper())
+            reply = own(self, command) if own else None
+            if not own:
+                reply = self._desk.command(self, command, self._run_heard)
+            if reply is None:
+                self._waits = True
+                return None
+            self._replies.append(reply)
+        self.in_exec = False
+        self._desk.multi_is_over(self)
+        return resp.array(self._replies)
+
+    # --- what every client asks
+
+    def _auth(self, command: Command) -> bytes:
+        if len(command) not in (2, 3):
+            return wrong_number(command)
+        return resp.OK if self._admits(command[-1]) else _WRONGPASS
+
+    def _admits(self, password: bytes) -> bool:
+        # Any user name: clients differ in whether they send one, and in which.
+        if not hmac.compare_digest(password, self._desk.secret):
+            self._desk.noted_wrong_password()
+            return False
+        self._is_known = True
+        return True
+
+    def _hello(self, command: Command) -> bytes:
+        protocol, i = self.protocol, 1
+        if len(command) > 1:
+            if command[1] not in (b"2", b"3"):
+                return resp.error("NOPROTO unsupported protocol version")
+            protocol, i = int(command[1]), 2
+        while i < len(command):
+            option = command[i].upper()
+            if option == b"AUTH" and i + 2 < len(command):
+                if not self._admits(command[i + 2]):
+                    return _WRONGPASS
+                i += 3
+            elif option == b"SETNAME" and i + 1 < len(command):
+                self._name = command[i + 1]
+                i += 2
+            else:
+                return resp.error(f"ERR Syntax error in HELLO option '{_shown(command[i])}'")
+        if not self._is_known:
+            return resp.error(
+                "NOAUTH HELLO must be called with the client already authenticated, otherwise the"
+                " HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client"
+                " and select the RESP protocol version at the same time"
+            )
+        self.protocol = protocol
+        return resp.mapping(
+            [
+                *(resp.bulk(b"server"), resp.bulk(b"redis")),
+                *(resp.bulk(b"version"), resp.bulk(SHOWN_VERSION)),
+                *(resp.bulk(b"proto"), resp.integer(protocol)),
+                *(resp.bulk(b"id"), resp.integer(self._id)),
+                *(resp.bulk(b"mode"), resp.bulk(b"standalone")),
+                *(resp.bulk(b"role"), resp.bulk(b"master")),
+                *(resp.bulk(b"modules"), resp.EMPTY_ARRAY),
+            ],
+            protocol,
+        )
+
+    def _client(self, command: Command) -> bytes:
+        what = command[1].upper() if len(command) > 1 else b""
+        if what == b"SETNAME" and len(command) == 3:
+            self._name = command[2]
+            return resp.OK
+        if what in (b"SETINFO", b"NO-EVICT", b"NO-TOUCH"):
+            return resp.OK
+        if what == b"TRACKING" and command[2:3] and command[2].upper() == b"OFF":
+            return resp.OK
+        if what == b"REPLY" and command[2:3] and command[2].upper() == b"ON":
+            return resp.OK
+        if what == b"GETNAME":
+            return resp.bulk(self._name) if self._name else resp.NIL[self.protocol]
+        if what == b"ID":
+            return resp.integer(self._id)
+        if what in (b"INFO", b"LIST"):
+            line = b"id=%d name=%b db=0 resp=%d cmd=client|%b\n" % (
+                self._id,
+                self._name,
+                self.protocol,
+                what.lower(),
+            )
+            return resp.bulk(line)
+        return resp.error(
+            f"ERR unknown subcommand or wrong number of arguments for '{_shown(what)}'."
+            " Try CLIENT HELP."
+        )
+
+    def _select(self, command: Command) -> bytes:
+        if len(command) != 2:
+            return wrong_number(command)
+        if command[1] == b"0":
+            return resp.OK
+        return resp.error("ERR DB index is out of range: a container has database 0 only")
+
+    def _ping(self, command: Command) -> bytes:
+        if len(command) > 2:
+            return wrong_number(command)
+        return resp.bulk(command[1]) if len(command) == 2 else resp.simple(b"PONG")
+
+    def _echo(self, command: Command) -> bytes:
+        return resp.bulk(command[1]) if len(command) == 2 else wrong_number(command)
+
+    def _info(self, _command: Command) -> bytes:
+        return resp.bulk(
+            b"# Server\r\nredis_version:%b\r\nredis_mode:standalone\r\nos:gridcore gateway\r\n"
+            b"\r\n# Clients\r\nconnected_clients:1\r\n"
+            b"\r\n# Persistence\r\nloading:0\r\nasync_loading:0\r\n"
+            b"\r\n# Replication\r\nrole:master\r\nconnected_slaves:0\r\n"
+            b"\r\n# Cluster\r\ncluster_enabled:0\r\n" % SHOWN_VERSION
+        )
+
+    def _commands(self, command: Command) -> bytes:
+        # Clients go on without: redis-cli completes nothing, and a cluster client is no guest here.
+        what = command[1].upper() if len(command) > 1 else b""
+        if what == b"COUNT":
+            return resp.integer(0)
+        if what == b"DOCS":
+            return resp.mapping([], self.protocol)
+        if what == b"INFO":
+            return resp.array([resp.NIL_ARRAY[self.protocol]] * (len(command) - 2))
+        return resp.EMPTY_ARRAY
+
+    def _config(self, command: Command) -> bytes:
+        if len(command) > 2 and command[1].upper() == b"GET":
+            return resp.mapping([], self.protocol)
+        return resp.error("NOPERM gridcore: a container may not change the configuration")
+
+    def _ok(self, _command: Command) -> bytes:
+        return resp.OK
+
+    def _quit(self, _command: Command) -> bytes:
+        self._out.append(resp.OK)
+        self._write(b"".join(self._out))
+        self._out.clear()
+        self._backlog.clear()
+        self._hang_up()
+        return b""
+
+    def _reset(self, _command: Command) -> bytes:
+        self.protocol, self._name, self._is_known, self._multi = 2, b"", False, None
+        return resp.simple(b"RESET")
+
+
+_OWN: dict[bytes, Callable[[Conversation, Command], bytes]] = {
+    b"AUTH": Conversation._auth,
+    b"CLIENT": Conversation._client,
+    b"COMMAND": Conversation._commands,
+    b"CONFIG": Conversation._config,
+    b"DISCARD": Conversation._discard,
+    b"ECHO": Conversation._echo,
+    b"HELLO": Conversation._hello,
+    b"INFO": Conversation._info,
+    b"MULTI": Conversation._begin_multi,
+    b"PING": Conversation._ping,
+    b"QUIT": Conversation._quit,
+    b"READONLY": Conversation._ok,
+    b"READWRITE": Conversation._ok,
+    b"RESET": Conversation._reset,
+    b"SELECT": Conversation._select,
+    b"UNWATCH": Conversation._ok,
+    b"WATCH": Conversation._watch,
+}
+
+
+def wrong_number(command: Command) -> bytes:
+    return resp.error(f"ERR wrong number of arguments for '{_shown(command[0]).lower()}' command")
+
+
+def _shown(word: bytes) -> str:
+    return word[:64].decode("utf-8", "replace")

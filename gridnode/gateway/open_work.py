@@ -1,0 +1,208 @@
+"""The transaction of one run: which items it has, which results it has pushed, what is done.
+
+The rules of DESIGN's promise, without sockets or clocks:
+
+    a delivery   the items of one reply. It is *open* until it is done, then *settled*: committed,
+                 or returned to where it came from.
+    done         its connection asks for the next items; or its connection is gone, the reply was
+                 read, and the run asks for more; or the program says so (LREM from a list of its
+                 own); or the run ends with exit code 0.
+    a group      Nobody can tell which of the open items a pushed result belongs to. So a push ties
+                 all that is open at that moment together: they are committed in one step with all
+                 the group's results, when the last of them is done, or none of them is.
+
+A program that works on one item at a time has groups of one, and commits at each pop. One with
+several threads has a group that grows while they overlap; `is_overgrown` says when its pops have
+to wait until all threads are done with what they have, so that the group can be committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+from gridcore.lease_queue.queue import Lease, Push, Side, Transaction
+
+LARGEST_GROUP = 64
+"""Deliveries that are done, and wait for others that are not: a crash repeats so many."""
+
+Connection = Hashable
+
+
+class Delivery:
+    __slots__ = (
+        "at_s",
+        "connection",
+        "in_group",
+        "is_done",
+        "is_seen",
+        "kept_in",
+        "leases",
+        "round",
+        "side",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        leases: Sequence[Lease],
+        side: Side,
+        heard: int,
+        at_s: float,
+        kept_in: bytes | None = None,
+    ) -> None:
+        self.connection: Connection | None = connection
+        """None when it is gone, and the reply was read."""
+        self.leases = leases
+        self.side = side
+        self.round = heard
+        """How often the connection had been heard from when it got the reply. What it had sent
+        by then (a pipeline) is no sign that it has read it."""
+        self.at_s = at_s
+        self.kept_in = kept_in
+        """The list of the program's own to which it moved the item."""
+        self.is_seen = False
+        """There is evidence that the program has read the reply."""
+        self.is_done = False
+        self.in_group = False
+
+
+class OpenWork:
+    def __init__(self) -> None:
+        self.deliveries: list[Delivery] = []
+        self.held: list[Push] = []
+        self.held_bytes = 0
+
+    # --- what happens
+
+    def opened(self, delivery: Delivery) -> None:
+        self.deliveries.append(delivery)
+
+    def heard_from(self, connection: Connection, heard: int) -> None:
+        """Whoever sends another command has read the reply to the one before."""
+        for delivery in self.deliveries:
+            if delivery.connection is connection and delivery.round < heard:
+                delivery.is_seen = True
+
+    def pushed(self, pushes: Sequence[Push]) -> bool:
+        """False if nothing is open: then the results do not belong to any item."""
+        if not self.deliveries:
+            return False
+        for delivery in self.deliveries:
+            delivery.in_group = delivery.is_seen = True
+        self._hold(pushes)
+        return True
+
+    def closed(self, connection: Connection, *, was_read: bool) -> list[Delivery]:
+        """The connection is gone. What it carried unread was never delivered, and is returned."""
+        undelivered: list[Delivery] = []
+        kept = []
+        for delivery in self.deliveries:
+            if delivery.connection is connection:
+                if not was_read and not delivery.is_seen:
+                    undelivered.append(delivery)
+                    continue
+                delivery.connection = None
+                delivery.is_seen = True
+            kept.append(delivery)
+        self.deliveries = kept
+        return undelivered
+
+    # --- what is done
+
+    def asks_for_more(self, connection: Connection, heard: int) -> list[Transaction]:
+        """The program is done with what that connection carried, and with what is seen and has no
+        connection any more."""
+        for delivery in self.deliveries:
+            if delivery.connection is None or (
+                delivery.connection is connection and delivery.round < heard
+            ):
+                delivery.is_done = delivery.is_seen = True
+        return self._settle()
+
+    def is_done_with(
+        self, done: Sequence[Delivery], results: Sequence[Push] = ()
+    ) -> list[Transaction]:
+        """The program has said so, together with the results of these items alone."""
+        for delivery in done:
+            delivery.is_done = delivery.is_seen = True
+        if results and not any(delivery.in_group for delivery in done):
+            for delivery in done:
+                self.deliveries.remove(delivery)
+            return [Transaction(_tokens(done), results)]
+        self._hold(results)
+        return self._settle()
+
+    def all_is_done(self) -> list[Transaction]:
+        """All that the program has seen."""
+        for delivery in self.deliveries:
+            delivery.is_done = delivery.is_seen
+        return self._settle()
+
+    def ended_well(self) -> tuple[list[Transaction], list[Lease]]:
+        """Exit code 0: what to commit, and what the program has never seen."""
+        unseen = [d for d in self.deliveries if not d.is_seen]
+        self.deliveries = [d for d in self.deliveries if d.is_seen]
+        return self.all_is_done(), [lease for d in unseen for lease in d.leases]
+
+    def ended_badly(self) -> tuple[list[Lease], list[Lease]]:
+        """Its results are dropped. The items that it had in hand, and those that are not to blame:
+        done with already, or never seen."""
+        to_blame = [d for d in self.deliveries if d.is_seen and not d.is_done]
+        others = [d for d in self.deliveries if d.is_done or not d.is_seen]
+        self.deliveries, self.held, self.held_bytes = [], [], 0
+        return [i for d in to_blame for i in d.leases], [i for d in others for i in d.leases]
+
+    def give_up(self, delivery: Delivery) -> Sequence[Lease]:
+        """The program has put an item back itself."""
+        self.deliveries.remove(delivery)
+        return delivery.leases
+
+    # --- what is so
+
+    @property
+    def is_overgrown(self) -> bool:
+        return sum(d.is_done for d in self.deliveries) >= LARGEST_GROUP
+
+    @property
+    def open_items(self) -> int:
+        return sum(len(d.leases) for d in self.deliveries if not d.is_done)
+
+    def oldest_open(self) -> Delivery | None:
+        return next((d for d in self.deliveries if not d.is_done), None)
+
+    def kept_in(self, key: bytes) -> list[Delivery]:
+        """What a program's own list holds, the first moved there first."""
+        return [d for d in self.deliveries if d.kept_in == key and not d.is_done]
+
+    def tokens(self) -> set[str]:
+        return {lease.token for d in self.deliveries for lease in d.leases}
+
+    def _hold(self, pushes: Sequence[Push]) -> None:
+        for push in pushes:
+            self.held.append(push)
+            self.held_bytes += sum(map(len, push.values))
+
+    def _settle(self) -> list[Transaction]:
+        deliveries = self.deliveries
+        if len(deliveries) == 1 and deliveries[0].is_done:
+            # What nearly every program comes to: one delivery, and all results are its own.
+            ready = [Transaction(_tokens(deliveries), self.held)]
+            self.deliveries, self.held, self.held_bytes = [], [], 0
+            return ready
+        ready, kept = [], []
+        for delivery in self.deliveries:
+            if delivery.is_done and not delivery.in_group:
+                ready.append(Transaction(_tokens([delivery]), ()))
+            else:
+                kept.append(delivery)
+        group = [d for d in kept if d.in_group]
+        if self.held and all(d.is_done for d in group):
+            ready.append(Transaction(_tokens(group), self.held))
+            kept = [d for d in kept if not d.in_group]
+            self.held, self.held_bytes = [], 0
+        self.deliveries = kept
+        return ready
+
+
+def _tokens(deliveries: Sequence[Delivery]) -> list[str]:
+    return [lease.token for delivery in deliveries for lease in delivery.leases]
