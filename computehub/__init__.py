@@ -12,7 +12,17 @@ In reading order:
     beats         joins the heartbeats of one moment into one round trip
     changes       wakes long polls when the task list moves or a node is asked to stop
     caretaker     once a second: who is lost, which task is drained
-    queue_lengths the task's own Redis, looked at but never changed
+    drained       is the running task done (no I/O)
+    lock          what only one replica may do at a time
+    task_redis    a task's own Redis, which may be stuck or gone
+    census        where the items of a leased queue are
+    queue_lengths the same for a person, and for tasks without leases
+    reach         for how long nodes could have renewed their leases (no I/O)
+    licence       may this hub reap (no I/O)
+    watched_queues  which queues may hold leases of lost nodes (no I/O)
+    redis_watch   looks at those of one Redis, and gives the leases back
+    reaper        which of the replicas does, and where
+    dead_letters  lists and settles the items that failed too often
     api/          the HTTP calls; app puts them together
     api_page      /docs, a page about them that needs no Internet
     store/        the embedded Redis of a hub that is not given one

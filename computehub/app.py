@@ -9,7 +9,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp
 
-from computehub.api import gridnode, nodes, tasks
+from computehub.api import dead_letters, gridnode, nodes, tasks
 from computehub.api_page import api_page
 from computehub.auth import TokenCheck
 from computehub.hub import Hub
@@ -31,12 +31,12 @@ def create_app(hub: Hub, *, token: str) -> ASGIApp:
             404: {"model": Problem, "description": "No such task, node or call."},
             409: {"model": Problem, "description": "The task is in a state that forbids it."},
             422: {"model": Problem, "description": "The request makes no sense, and why."},
-            503: {"model": Problem, "description": "Redis is away; nothing is lost."},
+            503: {"model": Problem, "description": "A Redis is away; nothing is lost."},
         },
     )
     app.state.hub = hub
     add_handlers(app)
-    for part in (tasks, nodes, gridnode):
+    for part in (tasks, dead_letters, nodes, gridnode):
         app.include_router(part.router)
 
     _add_pages(app)

@@ -19,7 +19,7 @@ class Place:
 
 
 def assign(
-    task: TaskSpec | None, version: str, place: Place, hub_redis_url: str
+    task: TaskSpec | None, version: str, place: Place, hub_redis_url: str, *, lease_s: float
 ) -> TaskConfig | None:
     """The task as that node gets it, or None if it is not for such a node."""
     if task is None:
@@ -39,5 +39,11 @@ def assign(
         output_queue=output_queue,
         command=task.command,
         delivery=task.delivery,
+        ack=task.ack,
+        item_timeout=task.item_timeout,
+        max_attempts=task.max_attempts,
+        keys=task.keys,
+        network=task.network,
+        lease_s=lease_s,
         version=version,
     )

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 
-from computehub.drained import has_work, is_drained
+from computehub.census import Ledger
+from computehub.drained import DrainWatch
 from computehub.fleet import Fleet
 from computehub.queue_lengths import QueueWatcher
 from computehub.redis_store import StoreUnavailable
 from computehub.task_list import Tasks
 from gridcore.logs import EventLog
+from gridcore.wire import QueueLengths
 
 TICK_S = 1.0
 
@@ -32,7 +34,7 @@ class Caretaker:
         self._tasks = tasks
         self._queues = queues
         self._outage_grace_s = outage_grace_s
-        self._drained_before: str | None = None
+        self._drain_watch = DrainWatch()
 
     async def run(self) -> None:
         tick = 0
@@ -59,17 +61,22 @@ class Caretaker:
         current = await self._tasks.current()
         if current.task is None or not current.task.auto_advance:
             return
-        lengths, nodes = await self._queues.lengths(current.task), await self._fleet.nodes()
-        if not current.has_had_work and has_work(current, lengths, nodes):
+        nodes = await self._fleet.nodes()
+        look: Ledger | QueueLengths | None
+        if current.task.delivery == "leased":
+            look = await self._queues.ledger(current.task, [node.id for node in nodes])
+        else:
+            look = await self._queues.lengths(current.task)
+        verdict = self._drain_watch.see(current, look, nodes)
+        if verdict == "has_work":
             await self._tasks.note_work(current.version)
-            return
-        if not is_drained(current, lengths, nodes):
-            self._drained_before = None
-            return
-        # Seen twice, a tick apart: between two reads of one look an item may have moved.
-        if self._drained_before != current.version:
-            self._drained_before = current.version
+        if verdict != "drained":
             return
         move = await self._tasks.finish_if_still(current.version)
         if move:
-            log.info("task_drained", task=move.left, started=move.started or "")
+            log.info(
+                "task_drained",
+                task=move.left,
+                started=move.started or "",
+                dead_letters=look.dead if isinstance(look, Ledger) else 0,
+            )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
 
 import click
 
@@ -13,6 +12,7 @@ from computehub.config import FILE_NAME, HubConfig, load_or_create
 from computehub.store import settings as store_settings
 from gridcore import __version__, command_line, config_file, logs
 from gridcore.errors import GridCoreError
+from gridcore.event_loop import new_event_loop
 
 
 @click.group(invoke_without_command=True)
@@ -37,17 +37,9 @@ def serve() -> None:
     if config.redis_url is None:
         folder = store_settings.data_folder(config.data_dir, os.environ)
         store = EmbeddedStore(folder, host=config.host)
-    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(service.serve(config, store))
     log.info("hub_stopped")
-
-
-def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # 32-bit ARM has no wheel of it
-        return None
-    return uvloop.new_event_loop
 
 
 @cli.command("redis-url")

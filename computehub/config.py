@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from gridcore import config_file
+from gridcore.lease_queue.times import LEASE_S
 from gridcore.redis_urls import check_redis_url
 from gridcore.tokens import check_token
 
@@ -37,6 +38,11 @@ token = "{token}"
 
 # Seconds after an outage of hub or Redis in which no node is declared lost.
 # outage_grace = 180
+
+# Seconds without a sign of life at the task's Redis after which a node's items go back to the
+# queue; also after an outage of hub or Redis. Nodes learn it with their next task. The same in
+# every replica of the hub.
+# lease_time = 30
 """
 
 
@@ -49,6 +55,7 @@ class HubConfig(BaseModel):
     data_dir: str | None = None
     node_grace: Annotated[float, Field(gt=0, strict=False)] = 10.0
     outage_grace: Annotated[float, Field(ge=0, strict=False)] = 180.0
+    lease_time: Annotated[float, Field(ge=1, le=3600, strict=False)] = LEASE_S
 
     @field_validator("bind")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from gridcore.wire import Failure, HeartbeatRequest, NodeView, RegisterRequest
 FAILURES_KEPT = 500
 LOST_AT_ONCE = 200
 FORGET_LOST_AFTER_DAYS = 14
+SUPERSEDED_KEPT = 100
+
+_OF_A_NODE = (keys.NODES, keys.REPORTS, keys.SEEN, keys.DEADLINES, keys.LOST, keys.STOPS)
 
 
 class UnknownNode(GridCoreError):
@@ -41,6 +45,8 @@ class Verdict:
     known: bool
     stop_requested: bool
     was_lost: bool
+    superseded: bool
+    """The node is another agent's now."""
     heartbeat_interval_s: float
     now_s: float
 
@@ -52,17 +58,19 @@ class Fleet:
         self._store = store
         self._node_grace_s = node_grace_s
         self._online = 0
+        self._superseded: deque[tuple[str, str]] = deque(maxlen=SUPERSEDED_KEPT)
 
     async def register(self, request: RegisterRequest) -> Joined:
         node_id = request.node_id or f"node-{secrets.token_hex(4)}"
         interval_s = heartbeat_interval_s(request.heartbeat_interval, self._online)
         now_ms = await self._store.run(
             "register_node",
-            [keys.NODES, keys.REPORTS, keys.SEEN, keys.DEADLINES, keys.LOST, keys.STOPS],
+            [*_OF_A_NODE, keys.AGENTS],
             [
                 node_id,
                 request.model_copy(update={"node_id": node_id}).model_dump_json(),
                 self._lost_after_ms(interval_s),
+                request.agent,
             ],
         )
         return Joined(node_id, interval_s, int(now_ms) / 1000)
@@ -75,21 +83,14 @@ class Fleet:
             failures = json.dumps([f.model_dump_json() for f in beat.failures])
             args += [
                 beat.node_id,
+                beat.agent,
                 beat.model_dump_json(exclude={"failures"}),
                 self._lost_after_ms(interval_s),
                 failures if beat.failures else "",
             ]
         now_ms, self._online, verdicts = await self._store.run(
             "heartbeats",
-            [
-                keys.NODES,
-                keys.REPORTS,
-                keys.SEEN,
-                keys.DEADLINES,
-                keys.LOST,
-                keys.STOPS,
-                keys.FAILURES,
-            ],
+            [*_OF_A_NODE, keys.FAILURES, keys.AGENTS],
             args,
         )
         return [
@@ -97,6 +98,7 @@ class Fleet:
                 known=bool(verdict & 1),
                 stop_requested=bool(verdict & 2),
                 was_lost=bool(verdict & 4),
+                superseded=bool(verdict & 8),
                 heartbeat_interval_s=interval_s,
                 now_s=now_ms / 1000,
             )
@@ -110,15 +112,25 @@ class Fleet:
         if not found:
             raise unknown_node(node_id)
 
-    async def forget(self, node_id: str) -> bool:
-        """True if there was such a node."""
-        return bool(
-            await self._store.run(
-                "forget_node",
-                [keys.NODES, keys.REPORTS, keys.SEEN, keys.DEADLINES, keys.LOST, keys.STOPS],
-                [node_id],
-            )
-        )
+    async def forget(self, node_id: str, *, agent: str = "") -> bool:
+        """False if the node is another agent's now: then it stays."""
+        reply = await self._store.run("forget_node", [*_OF_A_NODE, keys.AGENTS], [node_id, agent])
+        if reply == "unknown":
+            raise unknown_node(node_id)
+        return bool(reply == "gone")
+
+    def is_first_of_superseded(self, beat: HeartbeatRequest) -> bool:
+        """Whether this process sees it for the first time: an agent may not heed the answer."""
+        pair = (beat.node_id, beat.agent)
+        if pair in self._superseded:
+            return False
+        self._superseded.append(pair)
+        return True
+
+    async def hostname(self, node_id: str) -> str:
+        """Of the machine that registered last with this id."""
+        (registered,) = await self._store.read(("HGET", keys.NODES, node_id))
+        return str(json.loads(registered)["hostname"]) if registered else ""
 
     async def served_without_gap_s(self, *, gap_s: float) -> float:
         """Says that this hub serves, and for how long some hub has without an outage."""
@@ -136,7 +148,17 @@ class Fleet:
         (time, lost) = await self._store.read(("TIME",), ("HGETALL", keys.LOST))
         oldest_ms = (int(time[0]) - FORGET_LOST_AFTER_DAYS * 86_400) * 1000
         long_lost = [node for node, since_ms in lost.items() if int(since_ms) < oldest_ms]
-        return [node for node in long_lost if await self.forget(node)]
+        forgotten = []
+        for node in long_lost:
+            with suppress(UnknownNode):  # another hub was faster
+                await self.forget(node)
+                forgotten.append(node)
+        return forgotten
+
+    async def ids(self) -> list[str]:
+        """Of all nodes, also those that are lost."""
+        (found,) = await self._store.read(("HKEYS", keys.NODES))
+        return list(found)
 
     async def nodes(self) -> list[NodeView]:
         nodes, reports, seen, lost, stops = await self._store.read(
@@ -211,8 +233,11 @@ def _view(
         parallelism=node.parallelism or node.cpu_count,
         version=node.version,
         task=report.task if report else None,
+        task_version=report.version if report else "",
         error=report.error if report else None,
         image_pull=report.image_pull if report else None,
         slots=report.slots if report else [],
+        isolation=report.isolation if report else None,
+        work=report.work if report else None,
         stop_requested=stop_requested,
     )

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from computehub.beats import Beats
 from computehub.caretaker import Caretaker
 from computehub.changes import Changes
+from computehub.dead_letters import DeadLetters
 from computehub.fleet import Fleet
 from computehub.queue_lengths import QueueWatcher
+from computehub.reaper import Reaper
 from computehub.redis_store import RedisStore
 from computehub.task_list import Tasks
 
@@ -23,10 +25,15 @@ class Hub:
     beats: Beats
     changes: Changes
     queues: QueueWatcher
+    dead_letters: DeadLetters
     caretaker: Caretaker
+    reaper: Reaper
+    lease_s: float
 
     @classmethod
-    def connect(cls, redis_url: str, *, node_grace_s: float, outage_grace_s: float) -> Hub:
+    def connect(
+        cls, redis_url: str, *, node_grace_s: float, outage_grace_s: float, lease_s: float
+    ) -> Hub:
         store = RedisStore(redis_url)
         tasks = Tasks(store)
         fleet = Fleet(store, node_grace_s=node_grace_s)
@@ -39,7 +46,10 @@ class Hub:
             beats=Beats(fleet),
             changes=Changes(store, tasks),
             queues=queues,
+            dead_letters=DeadLetters(store, redis_url),
             caretaker=Caretaker(fleet, tasks, queues, outage_grace_s=outage_grace_s),
+            reaper=Reaper(store, tasks, fleet, hub_redis_url=redis_url, lease_s=lease_s),
+            lease_s=lease_s,
         )
 
     async def run(self) -> None:
@@ -49,5 +59,6 @@ class Hub:
                 group.create_task(self.beats.run())
                 group.create_task(self.changes.run())
                 group.create_task(self.caretaker.run())
+                group.create_task(self.reaper.run())
         finally:
             await self.store.aclose()

@@ -14,6 +14,9 @@ LOST       hash    node -> ms at which it was declared lost
 STOPS      set     nodes that are asked to stop
 FAILURES   list    what nodes reported (JSON), the newest at the left, bounded
 SERVICE    hash    since, last -> ms: the hub has served without a gap since then
+AGENTS     hash    node -> which of its agents registered last; none for one that does not say
+REAPER     string  the hub that reaps, until it expires
+SETTLING   string  + queue: the hub that walks through its dead letters, until it expires
 
 All times are Redis' own, in milliseconds. CHANGED is the channel that says "look again".
 """
@@ -37,5 +40,9 @@ LOST = _PREFIX + "lost"
 STOPS = _PREFIX + "stops"
 FAILURES = _PREFIX + "failures"
 
+AGENTS = _PREFIX + "agents"
+
 SERVICE = _PREFIX + "service"
+REAPER = _PREFIX + "reaper"
+SETTLING = _PREFIX + "settling:"
 CHANGED = _PREFIX + "changed"

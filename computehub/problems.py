@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from computehub.fleet import UnknownNode
 from computehub.redis_store import StoreUnavailable
 from computehub.task_list import NothingToDo, TaskConflict, UnknownTask
+from computehub.task_redis import TaskRedisUnavailable
 from gridcore.errors import GridCoreError
 from gridcore.wire import Problem
 
@@ -19,6 +20,7 @@ _STATUS_AND_CODE: dict[type[GridCoreError], tuple[int, str]] = {
     UnknownNode: (404, "unknown_node"),
     TaskConflict: (409, "conflict"),
     StoreUnavailable: (503, "redis_unavailable"),
+    TaskRedisUnavailable: (503, "task_redis_unavailable"),
 }
 
 RETRY_AFTER_S = 2

@@ -41,7 +41,7 @@ class StoreUnavailable(GridCoreError):
     """Redis did not do what the hub asked; nothing is lost, but nothing can be decided either."""
 
 
-def connect(url: str, *, connections: int = CONNECTIONS) -> Redis:
+def connect(url: str, *, connections: int = CONNECTIONS, decode_responses: bool = True) -> Redis:
     # Every setting that redis-py 8 would choose by itself is chosen here: its own retries
     # would run a script twice, and its pool would grow without bound.
     return redis.asyncio.Redis.from_pool(
@@ -50,7 +50,7 @@ def connect(url: str, *, connections: int = CONNECTIONS) -> Redis:
             max_connections=connections,
             timeout=CALL_TIMEOUT_S,
             protocol=2,
-            decode_responses=True,
+            decode_responses=decode_responses,
             # No socket timeout: with one, redis-py waits by asyncio.wait_for, which on Python
             # 3.11 now and then swallows a cancellation. Each call has its asyncio.timeout.
             socket_timeout=None,

@@ -45,7 +45,10 @@ async def serve(config: HubConfig, store: EmbeddedStore | None) -> None:
             await store.start()
         redis_url = config.redis_url or (store.url if store else "")
         hub = Hub.connect(
-            redis_url, node_grace_s=config.node_grace, outage_grace_s=config.outage_grace
+            redis_url,
+            node_grace_s=config.node_grace,
+            outage_grace_s=config.outage_grace,
+            lease_s=config.lease_time,
         )
         await _serve_until_signal(hub, store, config, listener)
     finally:

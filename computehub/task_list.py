@@ -6,6 +6,7 @@ Whatever is pending waits behind a running task; when that ends the next one sta
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -165,6 +166,15 @@ class Tasks:
             started_at=moment(started),
             completed_at=moment(completed),
         )
+
+    async def all(self) -> list[TaskSpec]:
+        """In no order; those that this version of the hub cannot understand are left out."""
+        (stored,) = await self._store.read(("HVALS", keys.TASKS))
+        found: list[TaskSpec] = []
+        for task in stored:
+            with suppress(ValidationError):
+                found.append(StoredTask.model_validate_json(task))
+        return found
 
     async def _advance(self, *, version: str = "", only_to_next: bool = False) -> list[str]:
         reply: list[str] = await self._store.run(

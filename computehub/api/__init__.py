@@ -1,1 +1,1 @@
-"""The HTTP calls, a file for each of their three audiences."""
+"""The HTTP calls, a file for each thing that they are about."""

@@ -9,6 +9,8 @@ from fastapi import APIRouter, Query, Request, Response
 from computehub.api.tasks import HubOfApp
 from computehub.assignment import Place, assign
 from computehub.fleet import unknown_node
+from computehub.hub import Hub
+from computehub.task_list import Current
 from gridcore.logs import EventLog
 from gridcore.platforms import platform_of
 from gridcore.wire import (
@@ -47,18 +49,27 @@ async def register(body: RegisterRequest, request: Request, hub: HubOfApp) -> Re
     place = Place(platform, body.runtime, _hub_host(request))
     return RegisterReply(
         node_id=member.node_id,
-        current_task=assign(current.task, current.version, place, hub.redis_url),
+        current_task=_assigned(current, place, hub),
         heartbeat_interval=member.heartbeat_interval_s,
         server_time=member.now_s,
     )
 
 
 @router.post("/heartbeat")
-async def heartbeat(body: HeartbeatRequest, hub: HubOfApp) -> HeartbeatReply:
+async def heartbeat(body: HeartbeatRequest, request: Request, hub: HubOfApp) -> HeartbeatReply:
     """A sign of life with a report; 404 tells a node to register again."""
     verdict = await hub.beats.beat(body)
     if not verdict.known:
         raise unknown_node(body.node_id)
+    if verdict.superseded:
+        if hub.fleet.is_first_of_superseded(body):
+            log.warning(
+                "node_id_shared",
+                node=body.node_id,
+                used_by=await hub.fleet.hostname(body.node_id),
+                also_by=request.client.host if request.client else "",
+            )
+        return HeartbeatReply(superseded=True, server_time=verdict.now_s)
     if verdict.was_lost:
         log.info("node_back", node=body.node_id)
     for failure in body.failures:
@@ -108,16 +119,19 @@ async def current_task(
     if node_id in current.stops:
         response.headers[STOP_HEADER] = "true"
     place = Place(platform, runtime, _hub_host(request))
-    return assign(current.task, current.version, place, hub.redis_url)
+    return _assigned(current, place, hub)
 
 
 @router.post("/goodbye")
 async def goodbye(body: GoodbyeRequest, hub: HubOfApp) -> dict[str, str]:
     """Leaves the fleet: the last call of an orderly stop."""
-    if not await hub.fleet.forget(body.node_id):
-        raise unknown_node(body.node_id)
-    log.info("node_left", node=body.node_id)
+    if await hub.fleet.forget(body.node_id, agent=body.agent):
+        log.info("node_left", node=body.node_id)
     return {"message": "Goodbye."}
+
+
+def _assigned(current: Current, place: Place, hub: Hub) -> TaskConfig | None:
+    return assign(current.task, current.version, place, hub.redis_url, lease_s=hub.lease_s)
 
 
 def _hub_host(request: Request) -> str:

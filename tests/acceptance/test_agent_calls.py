@@ -52,6 +52,22 @@ def test_a_node_gets_an_id_and_what_runs(hub: HubProgram) -> None:
     assert task["input_redis"] == task["output_redis"] == "redis://:pw@in:1/0"
 
 
+def test_a_task_comes_with_all_that_concerns_its_delivery(hub: HubProgram) -> None:
+    asked = {
+        "ack": "exit",
+        "item_timeout": 5.0,
+        "max_attempts": 7,
+        "keys": ["k"],
+        "network": "bridge",
+    }
+    hub.submit("t", image="i", **asked)
+
+    task = register(hub)["current_task"]
+
+    expected = asked | {"delivery": "leased", "lease_s": 30.0}
+    assert {key: task[key] for key in expected} == expected
+
+
 def test_a_node_keeps_the_id_that_it_brings(hub: HubProgram) -> None:
     assert register(hub, "my-pi")["node_id"] == "my-pi"
     assert [node["id"] for node in hub.nodes()] == ["my-pi"]
@@ -71,6 +87,70 @@ def test_the_fleet_shows_what_a_heartbeat_said(hub: HubProgram) -> None:
     assert node["runtime_status"] == "Running"
     assert node["active_containers"] == 3
     assert isinstance(node["last_seen"], str)
+
+
+def test_the_fleet_shows_how_a_node_isolates_and_how_fast_it_works(hub: HubProgram) -> None:
+    register(hub, "n")
+    assert (hub.node("n")["isolation"], hub.node("n")["work"]) == (None, None)
+    work = {
+        "taken": 5,
+        "committed": 3,
+        "aborted": 1,
+        "items_per_s": 2.5,
+        "seconds_per_item": 0.4,
+    }
+
+    beat(hub, "n", isolation="namespace", work=work, version="v")
+
+    node = hub.node("n")
+    assert (node["isolation"], node["work"], node["task_version"]) == ("namespace", work, "v")
+
+
+def test_of_two_agents_with_one_id_the_earlier_one_is_told_to_take_another(
+    hub: HubProgram,
+) -> None:
+    register(hub, "n", agent="first", hostname="original")
+    assert beat(hub, "n", agent="first", active_containers=1)["superseded"] is False
+    register(hub, "n", agent="second", hostname="copy")
+    before = beat(hub, "n", agent="second", active_containers=2)
+
+    told = [beat(hub, "n", agent="first", active_containers=3) for _ in range(2)]
+    gone = hub.http.post("/gridnode/goodbye", json={"node_id": "n", "agent": "first"})
+
+    assert before["superseded"] is False
+    assert [reply["superseded"] for reply in told] == [True, True]
+    assert gone.status_code == 200
+    node = hub.node("n")
+    assert (node["hostname"], node["active_containers"]) == ("copy", 2)
+    assert beat(hub, "n", agent="second")["superseded"] is False
+    assert hub.log.count("node_id_shared node=n used_by=copy also_by=127.0.0.1") == 1
+    assert "node_left" not in hub.log
+
+
+def test_an_agent_whose_id_is_anothers_is_no_sign_of_life_of_that_one(
+    redis_server: RedisServer,
+) -> None:
+    with HubProgram(redis_url=redis_server.url, node_grace=0.5, outage_grace=0) as hub:
+        register(hub, "n", agent="first", heartbeat_interval=0.3)
+        register(hub, "n", agent="second", heartbeat_interval=0.3)
+
+        def is_lost() -> bool:
+            beat(hub, "n", agent="first", heartbeat_interval=0.3)
+            return bool(hub.node("n")["status"] == "Lost")
+
+        wait_until(is_lost, within_s=15, what="the second agent, which is silent, is lost")
+
+
+def test_agents_that_do_not_say_which_they_are_are_served_as_ever(hub: HubProgram) -> None:
+    register(hub, "n", agent="new")
+    register(hub, "n")
+
+    assert beat(hub, "n", agent="new")["superseded"] is False
+    assert beat(hub, "n")["superseded"] is False
+    register(hub, "n", agent="new")
+    assert beat(hub, "n")["superseded"] is False
+    hub.post("/gridnode/goodbye", {"node_id": "n"})
+    assert hub.nodes() == []
 
 
 def test_a_node_that_the_hub_does_not_know_is_told_to_register(hub: HubProgram) -> None:

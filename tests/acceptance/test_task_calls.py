@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.leasing import Leasing
 from tests.support.programs import HubProgram
+from tests.support.redis_server import RedisServer
 
 
 def refused(hub: HubProgram, status: int, **body: Any) -> str:
@@ -82,6 +84,59 @@ def test_queues_and_redis_have_the_defaults_of_the_design(hub: HubProgram) -> No
     assert (plain["input_queue"], plain["output_queue"]) == ("plain:input", "plain:output")
     assert elsewhere["input_redis"] == elsewhere["output_redis"] == "redis://:***@in:7000/1"
     assert (elsewhere["input_queue"], elsewhere["output_queue"]) == ("work", "elsewhere:output")
+
+
+def test_what_was_asked_of_the_delivery_is_shown(hub: HubProgram) -> None:
+    asked = {
+        "ack": "explicit",
+        "item_timeout": 60.5,
+        "max_attempts": 5,
+        "keys": ["counters:*"],
+        "network": "bridge",
+    }
+    hub.submit("plain", image="i")
+    hub.submit("asking", image="i", **asked)
+    hub.submit("direct", image="i", delivery="direct")
+
+    plain, asking, direct = hub.task("plain"), hub.task("asking"), hub.task("direct")
+
+    assert {key: asking[key] for key in asked} == asked
+    assert {key: plain[key] for key in asked} == {
+        "ack": "next",
+        "item_timeout": None,
+        "max_attempts": 3,
+        "keys": [],
+        "network": "none",
+    }
+    assert (plain["delivery"], direct["delivery"]) == ("leased", "direct")
+
+
+def test_the_lengths_say_where_the_items_of_a_leased_task_are(
+    hub: HubProgram, redis_server: RedisServer
+) -> None:
+    hub.submit("t", image="i")
+    hub.submit("direct", image="i", delivery="direct")
+    with Leasing(redis_server, "t:input") as leasing:
+        leasing.push(*"abcdefg")
+        _kept, failed, done = leasing.take("one", 3)
+        leasing.fail("one", failed, delay_ms=3_600_000)
+        assert leasing.commit("one", done, output="t:output")
+        leasing.take("two", 1)
+        leasing.kill("two", "bad")
+        leasing.be_handed_while_frozen("two")
+
+    lengths = hub.task("t")["queues"]
+
+    waiting, retrying, leased, dead, output = 2, 1, 3, 1, 1
+    assert lengths == {
+        "input": waiting,
+        "output": output,
+        "retrying": retrying,
+        "leased": leased,
+        "dead": dead,
+        "error": None,
+    }
+    assert hub.task("direct")["queues"]["leased"] is None
 
 
 @pytest.mark.parametrize(
@@ -188,6 +243,8 @@ def test_every_call_but_health_needs_the_token(hub: HubProgram) -> None:
         ("POST", "/api/tasks"),
         ("POST", "/api/tasks/next"),
         ("DELETE", "/api/tasks/t"),
+        ("GET", "/api/tasks/t/dead-letters"),
+        ("POST", "/api/tasks/t/dead-letters/discard"),
         ("GET", "/api/nodes"),
         ("POST", "/gridnode/register"),
         ("POST", "/gridnode/heartbeat"),
@@ -225,6 +282,10 @@ def test_the_api_is_described_for_people_and_for_programs(hub: HubProgram) -> No
         "GET /api/tasks",
         "GET /api/tasks/{name}",
         "DELETE /api/tasks/{name}",
+        "GET /api/tasks/{name}/dead-letters",
+        "GET /api/tasks/{name}/dead-letters/export",
+        "POST /api/tasks/{name}/dead-letters/retry",
+        "POST /api/tasks/{name}/dead-letters/discard",
         "POST /api/tasks/next",
         "POST /api/tasks/finish",
         "GET /api/nodes",

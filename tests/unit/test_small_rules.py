@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 
 from computehub.assignment import Place, assign
-from computehub.drained import has_work, is_drained
 from computehub.pace import HEARTBEATS_PER_SECOND, heartbeat_interval_s, lost_after_s
-from computehub.task_list import Current
 from computehub.waiting_for import why_nobody_can
 from gridcore.backoff import full_jitter_s
 from gridcore.local.progress import Speed
@@ -20,7 +18,7 @@ from gridcore.redis_urls import (
     hide_password,
     readdress_loopback,
 )
-from gridcore.wire import NodeView, QueueLengths, TaskSpec
+from gridcore.wire import NodeView, TaskConfig, TaskSpec
 from gridnode.cores import SlotPlace, plan_slots
 from gridnode.runtimes import docker_host
 
@@ -96,10 +94,14 @@ def test_an_ipv6_host_gets_its_brackets() -> None:
     assert readdress_loopback("redis://:p@127.0.0.1:1/0", "fe80::1") == "redis://:p@[fe80::1]:1/0"
 
 
+def assigned(task: TaskSpec | None, place: Place) -> TaskConfig | None:
+    return assign(task, "v", place, "redis://127.0.0.1:1/0", lease_s=30)
+
+
 def test_a_loopback_redis_is_named_as_the_node_sees_the_hub() -> None:
     task = TaskSpec(name="t", image="i")
-    here = assign(task, "v", Place("linux/amd64", "docker", "127.0.0.1"), "redis://127.0.0.1:1/0")
-    there = assign(task, "v", Place("linux/amd64", "docker", "10.1.2.3"), "redis://127.0.0.1:1/0")
+    here = assigned(task, Place("linux/amd64", "docker", "127.0.0.1"))
+    there = assigned(task, Place("linux/amd64", "docker", "10.1.2.3"))
     assert here is not None
     assert there is not None
     assert here.input_redis == here.output_redis == "redis://127.0.0.1:1/0"
@@ -111,13 +113,13 @@ def test_a_process_node_needs_a_command_and_no_image() -> None:
     with_command = TaskSpec(name="t", command=["c"])
     process = Place("linux/amd64", "process", "h")
     container = Place("linux/amd64", "docker", "h")
-    assert assign(with_image, "v", process, "redis://r") is None
-    assert assign(with_command, "v", process, "redis://r") is not None
-    assert assign(with_command, "v", container, "redis://r") is None
-    assert assign(None, "v", container, "redis://r") is None
+    assert assigned(with_image, process) is None
+    assert assigned(with_command, process) is not None
+    assert assigned(with_command, container) is None
+    assert assigned(None, container) is None
 
 
-def node(active: int, *, task: str | None = "t", status: Any = "Online") -> NodeView:
+def node(*, status: Any = "Online") -> NodeView:
     return NodeView(
         id="n",
         hostname="h",
@@ -126,52 +128,24 @@ def node(active: int, *, task: str | None = "t", status: Any = "Online") -> Node
         last_seen=datetime.now(UTC),
         status=status,
         runtime_status="Idle",
-        active_containers=active,
+        active_containers=0,
         platform="linux/amd64",
         runtime="docker",
         parallelism=4,
         version="",
-        task=task,
+        task="t",
+        task_version="v",
         error=None,
         image_pull=None,
         slots=[],
+        isolation=None,
+        work=None,
         stop_requested=False,
     )
 
 
-CURRENT = Current("v", TaskSpec(name="t", image="i"), has_had_work=True)
-EMPTY = QueueLengths(input=0, output=5)
-
-
-@pytest.mark.parametrize(
-    ("lengths", "nodes", "drained"),
-    [
-        (EMPTY, [], True),
-        (EMPTY, [node(0), node(0)], True),
-        (EMPTY, [node(0), node(1)], False),
-        (EMPTY, [node(1, task=None)], False),
-        (EMPTY, [node(3, task="another")], True),
-        (EMPTY, [node(1, status="Lost")], True),
-        (QueueLengths(input=1), [], False),
-        (QueueLengths(error="away"), [], False),
-    ],
-)
-def test_a_task_is_drained_when_nothing_waits_and_nothing_is_in_flight(
-    lengths: QueueLengths, nodes: list[NodeView], drained: bool
-) -> None:
-    assert is_drained(CURRENT, lengths, nodes) is drained
-
-
-def test_a_task_that_never_had_work_is_not_drained() -> None:
-    fresh = Current("v", TaskSpec(name="t", image="i"))
-    assert not is_drained(fresh, EMPTY, [])
-    assert not has_work(fresh, EMPTY, [node(0)])
-    assert has_work(fresh, QueueLengths(input=1), [])
-    assert has_work(fresh, EMPTY, [node(1)])
-
-
 def test_why_nobody_can_work_on_a_task_is_said_for_each_kind_of_node() -> None:
-    docker_node, lost = node(0), node(0, status="Lost")
+    docker_node, lost = node(), node(status="Lost")
     process_node = docker_node.model_copy(update={"runtime": "process"})
     arm = TaskSpec(name="t", images={"linux/arm64": "i"})
     assert "no node is online" in str(why_nobody_can(arm, [lost]))
