@@ -62,7 +62,7 @@ def print_machine(*, redis_url: str | None = None, engine: docker.APIClient | No
 
 
 class Table:
-    """Aligned columns: what was measured at the left, its figures, the aim at the right."""
+    """In Markdown: what was measured at the left, its figures, and the aim if there is one."""
 
     def __init__(self, title: str, *columns: str) -> None:
         self._title = title
@@ -72,11 +72,17 @@ class Table:
         self._rows.append((what, *figures, aim))
 
     def print(self) -> None:
-        widths = [max(map(len, column)) for column in zip(*self._rows, strict=True)]
-        say(self._title)
-        for first, *figures, aim in self._rows:
-            cells = [text.rjust(width) for text, width in zip(figures, widths[1:], strict=False)]
-            say("  ".join([f"  {first:<{widths[0]}}", *cells, f" {aim}"]).rstrip())
+        rows = self._rows
+        if not any(aim for *_, aim in rows[1:]):
+            rows = [row[:-1] for row in rows]
+        widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+        say(f"{self._title}\n")
+        for number, (first, *others) in enumerate(rows):
+            cells = [text.rjust(width) for text, width in zip(others, widths[1:], strict=True)]
+            say(f"| {' | '.join([first.ljust(widths[0]), *cells])} |")
+            if number == 0:
+                rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+                say(f"| {' | '.join(rules)} |")
         say()
 
 

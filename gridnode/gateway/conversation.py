@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from gridnode.gateway import resp
+from gridnode.gateway.arguments import shown, wrong_number
 from gridnode.gateway.resp import Command
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ class Conversation:
                 self._name = command[i + 1]
                 i += 2
             else:
-                return resp.error(f"ERR Syntax error in HELLO option '{_shown(command[i])}'")
+                return resp.error(f"ERR Syntax error in HELLO option '{shown(command[i])}'")
         if not self._is_known:
             return resp.error(
                 "NOAUTH HELLO must be called with the client already authenticated, otherwise the"
@@ -281,7 +282,7 @@ class Conversation:
             )
             return resp.bulk(line)
         return resp.error(
-            f"ERR unknown subcommand or wrong number of arguments for '{_shown(what)}'."
+            f"ERR unknown subcommand or wrong number of arguments for '{shown(what)}'."
             " Try CLIENT HELP."
         )
 
@@ -360,11 +361,3 @@ _OWN: dict[bytes, Callable[[Conversation, Command], bytes]] = {
     b"UNWATCH": Conversation._ok,
     b"WATCH": Conversation._watch,
 }
-
-
-def wrong_number(command: Command) -> bytes:
-    return resp.error(f"ERR wrong number of arguments for '{_shown(command[0]).lower()}' command")
-
-
-def _shown(word: bytes) -> str:
-    return word[:64].decode("utf-8", "replace")

@@ -15,8 +15,17 @@ from typing import Any, NamedTuple, Protocol
 
 from gridcore.lease_queue.queue import Lease, Push, Side, Transaction
 from gridcore.wire import AckMode
-from gridnode.gateway import resp
-from gridnode.gateway.conversation import Conversation, Reply, wrong_number
+from gridnode.gateway import looks, resp
+from gridnode.gateway.arguments import (
+    Refused,
+    count_of,
+    shown,
+    side_of,
+    timeout_of,
+    with_code,
+    wrong_number,
+)
+from gridnode.gateway.conversation import Conversation, Reply
 from gridnode.gateway.foreign import KeyRules
 from gridnode.gateway.open_work import Delivery, OpenWork
 from gridnode.gateway.resp import Command
@@ -109,11 +118,11 @@ class Desk:
         self.idle_since_s: float | None = None
         """Since when it has asked in vain, with nothing in hand."""
         self.wrong_passwords = 0
-        self._rules = rules
-        self._input = rules.input_queue.encode()
-        self._output = rules.output_queue.encode()
-        self._stock = stock
-        self._outside = outside
+        self.rules = rules
+        self.input = rules.input_queue.encode()
+        self.output = rules.output_queue.encode()
+        self.stock = stock
+        self.outside = outside
         self._counters = counters
         self._waiting: dict[Conversation, Pop] = {}
         self._parked: list[tuple[Conversation, PopOrder]] = []
@@ -134,13 +143,13 @@ class Desk:
             if handler:
                 return handler(self, conversation, command, heard)
             self.work.heard_from(conversation, heard)
-            return self._foreign(conversation, command)
-        except _Refused as refused:
+            return self.foreign(conversation, command)
+        except Refused as refused:
             return resp.error(str(refused))
 
     def refuses(self, command: Command) -> bytes | None:
         """What is wrong with a command that is to be queued in a MULTI."""
-        if command[0].upper() in _HANDLERS or self._rules.keys.allow_any:
+        if command[0].upper() in _HANDLERS or self.rules.keys.allow_any:
             return None
         return resp.error(self._denial(command))
 
@@ -150,7 +159,7 @@ class Desk:
         if done:
             self._commit(self.work.is_done_with(done, results))
         elif results and not self.work.pushed(results):
-            self._outside.push_through(results, lambda _: None)
+            self.outside.push_through(results, lambda _: None)
 
     def call_off(self, conversation: Conversation) -> None:
         """Nobody is there to get what it has asked for."""
@@ -162,7 +171,7 @@ class Desk:
     def hung_up(self, conversation: Conversation, *, was_read: bool) -> None:
         for delivery in self.work.closed(conversation, was_read=was_read):
             self._counters.taken -= len(delivery.leases)
-            self._stock.put_back(delivery.side, delivery.leases)
+            self.stock.put_back(delivery.side, delivery.leases)
         self._unpark()
 
     def noted_wrong_password(self) -> None:
@@ -201,12 +210,12 @@ class Desk:
         delivery = self.work.oldest_open()
         if delivery is None:
             return 0.0
-        return (self._outside.now_s() - delivery.at_s) / max(1, len(delivery.leases))
+        return (self.outside.now_s() - delivery.at_s) / max(1, len(delivery.leases))
 
     # --- pops
 
     def _pop(self, conversation: Conversation, heard: int, order: PopOrder) -> Reply:
-        ack = self._rules.ack
+        ack = self.rules.ack
         if conversation.in_exec:
             self.multi_is_over(conversation)
         if ack == "next":
@@ -215,7 +224,7 @@ class Desk:
         else:
             self.work.heard_from(conversation, heard)
         if ack == "explicit" and order.moves_to is None:
-            raise _Refused(
+            raise Refused(
                 "NOPERM gridcore: this task has ack = 'explicit': move an item with LMOVE or"
                 " BRPOPLPUSH to a list of the program's own, and LREM it from there when it is"
                 " done; or submit the task with ack = 'next'"
@@ -230,10 +239,10 @@ class Desk:
     def _get(self, conversation: Conversation, order: PopOrder) -> Reply:
         self.has_popped = True
         if not self._is_draining:
-            leases = self._stock.pop(order.side, order.most)
+            leases = self.stock.pop(order.side, order.most)
             if leases is not None:
-                if self._stock.is_low:
-                    self._outside.wants_items()
+                if self.stock.is_low:
+                    self.outside.wants_items()
                 return self._deliver(conversation, order, leases)
         may_wait = order.block_s is not None and not conversation.in_exec
         pop = Pop(
@@ -244,14 +253,14 @@ class Desk:
         )
         self._waiting[conversation] = pop
         if not self.work.deliveries and self.idle_since_s is None:
-            self.idle_since_s = self._outside.now_s()
+            self.idle_since_s = self.outside.now_s()
         if self._is_draining:
             pop.is_over = True
             return None
-        self._stock.wait(pop)
-        self._outside.wants_items()
+        self.stock.wait(pop)
+        self.outside.wants_items()
         if may_wait and order.block_s:
-            self._outside.after(order.block_s, lambda: self._time_is_up(conversation, order, pop))
+            self.outside.after(order.block_s, lambda: self._time_is_up(conversation, order, pop))
         return None
 
     def _serve(self, conversation: Conversation, order: PopOrder, leases: Sequence[Lease]) -> None:
@@ -271,16 +280,16 @@ class Desk:
     def _deliver(
         self, conversation: Conversation, order: PopOrder, leases: Sequence[Lease]
     ) -> bytes:
-        now_s = self._outside.now_s()
+        now_s = self.outside.now_s()
         kept_in = None
-        if order.moves_to is not None and order.moves_to not in (self._input, self._output):
+        if order.moves_to is not None and order.moves_to not in (self.input, self.output):
             kept_in = order.moves_to
             self._own_lists.add(kept_in)
         self.work.opened(
             Delivery(conversation, leases, order.side, conversation.heard, now_s, kept_in)
         )
         if order.moves_to is not None and kept_in is None:
-            to_input = order.moves_to == self._input
+            to_input = order.moves_to == self.input
             values = [lease.payload for lease in leases]
             self.work.pushed([Push(order.moves_side, values, to_input)])
         self.idle_since_s = None
@@ -293,10 +302,10 @@ class Desk:
 
         def give_in() -> None:
             if any(parked[0] is conversation for parked in self._parked):
-                self._outside.note_forced_group(LONGEST_BARRIER_S)
+                self.outside.note_forced_group(LONGEST_BARRIER_S)
                 self._commit(self.work.all_is_done())
 
-        self._outside.after(LONGEST_BARRIER_S, give_in)
+        self.outside.after(LONGEST_BARRIER_S, give_in)
 
     def _unpark(self) -> None:
         if not self._parked or self.work.is_overgrown:
@@ -314,7 +323,7 @@ class Desk:
         if command != self._last_brpop:
             self._check_all_input(command, command[1:-1])
             side: Side = "R" if command[0][1] in b"Rr" else "L"
-            timeout_s = _timeout(command[-1])
+            timeout_s = timeout_of(command[-1])
             self._last_order = PopOrder(side, 1, timeout_s, self._pair, _nil_array)
             self._last_brpop = command
         return self._pop(conversation, heard, self._last_order)
@@ -323,28 +332,28 @@ class Desk:
         if len(command) not in (2, 3):
             return wrong_number(command)
         side: Side = "R" if command[0][0] in b"Rr" else "L"
-        if self._is_own(command[1]):
+        if self.is_own(command[1]):
             return self._pop_own(conversation, command)
         self._check_all_input(command, command[1:2])
         if len(command) == 2:
             order = PopOrder(side, 1, None, _one, _nil)
         else:
-            order = PopOrder(side, _count(command[2], least=0), None, _many, _nil_array)
+            order = PopOrder(side, count_of(command[2], least=0), None, _many, _nil_array)
         return self._pop(conversation, heard, order)
 
     def _lmpop(self, conversation: Conversation, command: Command, heard: int) -> Reply:
         block_s, rest = None, command[1:]
         if command[0][:1] in b"Bb" and rest:
-            block_s, rest = _timeout(rest[0]), rest[1:]
+            block_s, rest = timeout_of(rest[0]), rest[1:]
         if len(rest) < 3:
             return wrong_number(command)
-        keys = _count(rest[0], least=1)
+        keys = count_of(rest[0], least=1)
         options = rest[1 + keys :]
         if len(options) not in (1, 3) or (len(options) == 3 and options[1].upper() != b"COUNT"):
             return _SYNTAX
         self._check_all_input(command, rest[1 : 1 + keys])
-        count = _count(options[2], least=1) if len(options) == 3 else 1
-        order = PopOrder(_side(options[0]), count, block_s, self._key_and_many, _nil_array)
+        count = count_of(options[2], least=1) if len(options) == 3 else 1
+        order = PopOrder(side_of(options[0]), count, block_s, self._key_and_many, _nil_array)
         return self._pop(conversation, heard, order)
 
     def _lmove(self, conversation: Conversation, command: Command, heard: int) -> Reply:
@@ -353,19 +362,19 @@ class Desk:
         if name in (b"LMOVE", b"BLMOVE"):
             if len(command) != 5 + blocks:
                 return wrong_number(command)
-            source_side, target_side = _side(command[3]), _side(command[4])
+            source_side, target_side = side_of(command[3]), side_of(command[4])
         else:
             if len(command) != 3 + blocks:
                 return wrong_number(command)
             source_side, target_side = "R", "L"
-        block_s = _timeout(command[-1]) if blocks else None
+        block_s = timeout_of(command[-1]) if blocks else None
         source, target = command[1], command[2]
-        if source != self._input and self._is_own(source):
+        if source != self.input and self.is_own(source):
             return self._move_from_own(conversation, command, source_side, target_side)
         self._check_all_input(command, [source])
-        if self._rules.keys.allow(target):
-            raise _Refused(
-                f"NOPERM gridcore: an item cannot move to {_shown(target)}, which others see: it"
+        if self.rules.keys.allow(target):
+            raise Refused(
+                f"NOPERM gridcore: an item cannot move to {shown(target)}, which others see: it"
                 " is this run's until it is done. Choose a name that the task's 'keys' do not name"
             )
         nil = _nil_array if blocks else _nil
@@ -381,32 +390,32 @@ class Desk:
         if len(command) < 3:
             return wrong_number(command)
         key = command[1]
-        if key != self._output and key != self._input:
-            if self._rules.keys.allow(key):
-                return self._foreign(conversation, command)
-            raise _Refused(self._denial(command))
+        if key != self.output and key != self.input:
+            if self.rules.keys.allow(key):
+                return self.foreign(conversation, command)
+            raise Refused(self._denial(command))
         side: Side = "L" if command[0][0] in b"Ll" else "R"
         values = command[2:]
         work = self.work
         if work.held_bytes > MAX_HELD_BYTES:
-            raise _Refused(
+            raise Refused(
                 f"OOM command not allowed: this run has pushed {work.held_bytes} bytes of results"
                 " whose items are not done yet. Ask for the next item, or push less per item"
             )
-        push = Push(side, values, key == self._input)
+        push = Push(side, values, key == self.input)
         if conversation.in_exec and work.deliveries:
             self._exec_results.append(push)
         elif not work.pushed((push,)):
-            then = self._answerer(conversation, lambda _: resp.integer(len(values)))
-            self._outside.push_through((push,), then)
+            then = self.answerer(conversation, lambda _: resp.integer(len(values)))
+            self.outside.push_through((push,), then)
             return None
         return resp.integer(len(values))
 
     def _push_if_there(self, conversation: Conversation, command: Command, heard: int) -> Reply:
         if len(command) < 3:
             return wrong_number(command)
-        if command[1] != self._output:
-            raise _Refused(self._denial(command))
+        if command[1] != self.output:
+            raise Refused(self._denial(command))
 
         def then(length: Any) -> None:
             if isinstance(length, Exception):
@@ -418,26 +427,26 @@ class Desk:
             if reply is not None:
                 conversation.answer(reply)
 
-        self._outside.ask_output([b"LLEN", command[1]], then)
+        self.outside.ask_output([b"LLEN", command[1]], then)
         return None
 
     # --- the lists of the program's own
 
-    def _is_own(self, key: bytes) -> bool:
-        if key in (self._input, self._output):
+    def is_own(self, key: bytes) -> bool:
+        if key in (self.input, self.output):
             return False
         return key in self._own_lists or (
-            self._rules.ack == "explicit" and not self._rules.keys.allow(key)
+            self.rules.ack == "explicit" and not self.rules.keys.allow(key)
         )
 
     def _lrem(self, conversation: Conversation, command: Command, heard: int) -> Reply:
         self.work.heard_from(conversation, heard)
         if len(command) != 4:
             return wrong_number(command)
-        if not self._is_own(command[1]):
-            return self._foreign(conversation, command)
-        count = _count(command[2], least=None)
-        found = [d for d in self._in_own(command[1]) if d.leases[0].payload == command[3]]
+        if not self.is_own(command[1]):
+            return self.foreign(conversation, command)
+        count = count_of(command[2], least=None)
+        found = [d for d in self.in_own(command[1]) if d.leases[0].payload == command[3]]
         if count < 0:
             found.reverse()
         found = found[: abs(count)] if count else found
@@ -445,10 +454,10 @@ class Desk:
         return resp.integer(len(found))
 
     def _pop_own(self, conversation: Conversation, command: Command) -> bytes:
-        found = self._in_own(command[1])
+        found = self.in_own(command[1])
         if command[0][:1] in b"Rr":
             found.reverse()
-        found = found[: _count(command[2], least=0) if len(command) == 3 else 1]
+        found = found[: count_of(command[2], least=0) if len(command) == 3 else 1]
         self._done(conversation, found)
         payloads = [d.leases[0].payload for d in found]
         if len(command) == 3:
@@ -459,14 +468,14 @@ class Desk:
         self, conversation: Conversation, command: Command, side: Side, target_side: Side
     ) -> bytes:
         """An item goes back to the queue, as if it had never been taken; or with its result."""
-        found = self._in_own(command[1])
+        found = self.in_own(command[1])
         if not found:
             return resp.NIL[conversation.protocol]
         delivery = found[-1 if side == "R" else 0]
         payload = delivery.leases[0].payload
-        if command[2] == self._input:
-            self._stock.put_back(delivery.side, self.work.give_up(delivery))
-        elif command[2] == self._output:
+        if command[2] == self.input:
+            self.stock.put_back(delivery.side, self.work.give_up(delivery))
+        elif command[2] == self.output:
             self._commit(self.work.is_done_with([delivery], [Push(target_side, [payload])]))
         else:
             delivery.kept_in = command[2]
@@ -483,146 +492,40 @@ class Desk:
             self._commit(self.work.is_done_with(found))
         self._unpark()
 
-    def _in_own(self, key: bytes) -> list[Delivery]:
+    def in_own(self, key: bytes) -> list[Delivery]:
         return [d for d in self.work.kept_in(key) if d not in self._exec_done]
-
-    # --- looking
-
-    def _llen(self, conversation: Conversation, command: Command, heard: int) -> Reply:
-        self.work.heard_from(conversation, heard)
-        if len(command) != 2:
-            return wrong_number(command)
-        key = command[1]
-        if self._is_own(key):
-            return resp.integer(len(self._in_own(key)))
-        if key == self._input:
-            self._ask_length(conversation, lambda n: resp.integer(n))
-        elif key == self._output:
-            held = sum(len(push.values) for push in self.work.held if not push.to_input)
-            then = self._answerer(conversation, lambda n: resp.integer(int(n) + held))
-            self._outside.ask_output([b"LLEN", key], then)
-        else:
-            return self._foreign(conversation, command)
-        return None
-
-    def _exists(self, conversation: Conversation, command: Command, heard: int) -> Reply:
-        self.work.heard_from(conversation, heard)
-        if len(command) != 2:
-            if len(command) < 2:
-                return wrong_number(command)
-            return self._foreign(conversation, command)
-        key = command[1]
-        if self._is_own(key):
-            return resp.integer(bool(self._in_own(key)))
-        if key == self._input:
-            self._ask_length(conversation, lambda n: resp.integer(bool(n)))
-        elif key == self._output:
-            self._outside.ask_output(command, self._answerer(conversation, resp.integer))
-        else:
-            return self._foreign(conversation, command)
-        return None
-
-    def _type(self, conversation: Conversation, command: Command, heard: int) -> Reply:
-        self.work.heard_from(conversation, heard)
-        if len(command) != 2:
-            return wrong_number(command)
-        key = command[1]
-        if self._is_own(key):
-            return resp.simple(b"list" if self._in_own(key) else b"none")
-        if key == self._input:
-            self._ask_length(conversation, lambda n: resp.simple(b"list" if n else b"none"))
-        elif key == self._output:
-            self._outside.ask_output(command, self._answerer(conversation, resp.simple))
-        else:
-            return self._foreign(conversation, command)
-        return None
-
-    def _lrange(self, conversation: Conversation, command: Command, heard: int) -> Reply:
-        self.work.heard_from(conversation, heard)
-        is_index = command[0].upper() == b"LINDEX"
-        if len(command) != (3 if is_index else 4):
-            return wrong_number(command)
-        key = command[1]
-        if key != self._input and not self._is_own(key):
-            return self._foreign(conversation, command)
-        start = _count(command[2], least=None)
-        stop = start if is_index else _count(command[3], least=None)
-
-        def reply(values: Sequence[bytes]) -> bytes:
-            if not is_index:
-                return resp.strings(values)
-            return resp.bulk(values[0]) if values else resp.NIL[conversation.protocol]
-
-        if self._is_own(key):
-            own = [d.leases[0].payload for d in self._in_own(key)]
-            first, last = _bounds(start, stop, len(own))
-            return reply(own[first:last])
-        # The queue as it was before the gateway took the ends of it into stock.
-        left, right = self._stock.peek("L"), self._stock.peek("R")[::-1]
-
-        def with_length(length: Any) -> None:
-            if isinstance(length, Exception):
-                conversation.answer(resp.error(f"ERR {length}"))
-                return
-            first, last = _bounds(start, stop, len(left) + int(length) + len(right))
-            low, high = max(0, first - len(left)), min(int(length), last - len(left))
-
-            def with_middle(middle: Any) -> None:
-                ends = left[first:last], right[max(0, first - len(left) - int(length)) :]
-                ends = ends[0], ends[1][: max(0, last - max(first, len(left) + int(length)))]
-                conversation.answer(reply([*ends[0], *middle, *ends[1]]))
-
-            if low >= high:
-                with_middle([])
-                return
-            indices = [b"%d" % low, b"%d" % (high - 1)]
-            self._outside.ask([b"LRANGE", key, *indices], with_middle)
-
-        self._outside.ask([b"LLEN", key], with_length)
-        return None
-
-    def _time(self, conversation: Conversation, command: Command, heard: int) -> Reply:
-        self.work.heard_from(conversation, heard)
-        self._outside.ask(command, self._answerer(conversation, resp.strings))
-        return None
-
-    def _delete(self, conversation: Conversation, command: Command, heard: int) -> Reply:
-        self.work.heard_from(conversation, heard)
-        if len(command) == 2 and self._is_own(command[1]):
-            found = self._in_own(command[1])
-            self._done(conversation, found)
-            return resp.integer(bool(found))
-        return self._foreign(conversation, command)
-
-    def _ask_length(self, conversation: Conversation, encode: Callable[[int], bytes]) -> None:
-        def reply(length: Any) -> bytes:
-            return encode(int(length) + self._stock.size)
-
-        self._outside.ask([b"LLEN", self._input], self._answerer(conversation, reply))
 
     # --- other keys
 
-    def _foreign(self, conversation: Conversation, command: Command) -> Reply:
-        if not self._rules.keys.allow_any:
-            raise _Refused(self._denial(command))
+    def _delete(self, conversation: Conversation, command: Command, heard: int) -> Reply:
+        self.work.heard_from(conversation, heard)
+        if len(command) == 2 and self.is_own(command[1]):
+            found = self.in_own(command[1])
+            self._done(conversation, found)
+            return resp.integer(bool(found))
+        return self.foreign(conversation, command)
+
+    def foreign(self, conversation: Conversation, command: Command) -> Reply:
+        if not self.rules.keys.allow_any:
+            raise Refused(self._denial(command))
 
         def then(answer: Any) -> None:
             if isinstance(answer, NotAllowed):
                 conversation.answer(resp.error(self._denial(command)))
             elif isinstance(answer, Exception):
-                conversation.answer(resp.error(_with_code(str(answer))))
+                conversation.answer(resp.error(with_code(str(answer))))
             else:
                 conversation.answer(resp.encode(answer, conversation.protocol))
 
-        self._outside.pass_on(command, then)
+        self.outside.pass_on(command, then)
         return None
 
     def _denial(self, command: Command) -> str:
-        rules = self._rules
-        shown = " ".join(_shown(word) for word in command[:2])
+        rules = self.rules
+        words = " ".join(shown(word) for word in command[:2])
         allowed = f"further keys: {rules.keys.shown}; " if rules.keys.allow_any else ""
         return (
-            f"NOPERM gridcore: '{shown}' is not for containers of this task. They pop from"
+            f"NOPERM gridcore: '{words}' is not for containers of this task. They pop from"
             f" '{rules.input_queue}' and push to '{rules.output_queue}' ({allowed}no scripts,"
             " subscriptions or administration). To allow more, name the key or a pattern in the"
             " task's 'keys', or submit it with delivery = 'direct'"
@@ -632,14 +535,14 @@ class Desk:
 
     def _check_all_input(self, command: Command, keys: Sequence[bytes]) -> None:
         for key in keys:
-            if key != self._input:
-                raise _Refused(self._denial([command[0], key]))
+            if key != self.input:
+                raise Refused(self._denial([command[0], key]))
 
     def _commit(self, transactions: list[Transaction]) -> None:
         if not transactions:
             return
         self._counters.committed += sum(len(t.tokens) for t in transactions)
-        self._outside.commit(transactions)
+        self.outside.commit(transactions)
         self._unpark()
 
     def _note_pace(self) -> None:
@@ -647,35 +550,31 @@ class Desk:
             return
         at_s, count = self._last_delivery
         self._last_delivery = None
-        seconds = (self._outside.now_s() - at_s) / count
+        seconds = (self.outside.now_s() - at_s) / count
         before = self._counters.seconds_per_item
         # A hundredth or less of what it was is told by a few items, not by one.
         self._counters.seconds_per_item = (
             seconds if before is None else before + 0.2 * (seconds - before)
         )
 
-    def _answerer(self, conversation: Conversation, encode: Callable[[Any], bytes]) -> Then:
+    def answerer(self, conversation: Conversation, encode: Callable[[Any], bytes]) -> Then:
         def then(answer: Any) -> None:
             if isinstance(answer, Exception):
-                conversation.answer(resp.error(_with_code(str(answer))))
+                conversation.answer(resp.error(with_code(str(answer))))
             else:
                 conversation.answer(encode(answer))
 
         return then
 
     def _pair(self, leases: Sequence[Lease], conversation: Conversation) -> bytes:  # noqa: ARG002
-        return resp.pair(self._input, leases[0].payload)
+        return resp.pair(self.input, leases[0].payload)
 
     def _key_and_many(self, leases: Sequence[Lease], conversation: Conversation) -> bytes:
-        return resp.array([resp.bulk(self._input), _many(leases, conversation)])
+        return resp.array([resp.bulk(self.input), _many(leases, conversation)])
 
 
 class NotAllowed(Exception):
     """A command on keys that the task does not allow."""
-
-
-class _Refused(Exception):
-    """Its text is the error reply."""
 
 
 _SYNTAX = resp.error("ERR syntax error")
@@ -698,12 +597,12 @@ _HANDLERS: dict[bytes, _Handler] = {
     b"LPUSHX": Desk._push_if_there,
     b"RPUSHX": Desk._push_if_there,
     b"LREM": Desk._lrem,
-    b"LLEN": Desk._llen,
-    b"LRANGE": Desk._lrange,
-    b"LINDEX": Desk._lrange,
-    b"EXISTS": Desk._exists,
-    b"TYPE": Desk._type,
-    b"TIME": Desk._time,
+    b"LLEN": looks.llen,
+    b"LRANGE": looks.lrange,
+    b"LINDEX": looks.lrange,
+    b"EXISTS": looks.exists,
+    b"TYPE": looks.type_of,
+    b"TIME": looks.time,
     b"DEL": Desk._delete,
     b"UNLINK": Desk._delete,
 }
@@ -723,51 +622,3 @@ def _nil(conversation: Conversation) -> bytes:
 
 def _nil_array(conversation: Conversation) -> bytes:
     return resp.NIL_ARRAY[conversation.protocol]
-
-
-def _timeout(text: bytes) -> float:
-    try:
-        timeout_s = float(text)
-    except ValueError:
-        timeout_s = float("nan")
-    if not timeout_s < 1e12 or timeout_s == float("-inf"):
-        raise _Refused("ERR timeout is not a float or out of range")
-    if timeout_s < 0:
-        raise _Refused("ERR timeout is negative")
-    return timeout_s
-
-
-def _count(text: bytes, *, least: int | None) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        raise _Refused("ERR value is not an integer or out of range") from None
-    if least is not None and number < least:
-        positive = "positive" if least == 0 else "greater than 0"
-        raise _Refused(f"ERR value is out of range, must be {positive}")
-    return number
-
-
-def _side(text: bytes) -> Side:
-    word = text.upper()
-    if word == b"LEFT":
-        return "L"
-    if word == b"RIGHT":
-        return "R"
-    raise _Refused("ERR syntax error")
-
-
-def _bounds(start: int, stop: int, length: int) -> tuple[int, int]:
-    """Redis' start and stop as those of a slice."""
-    first = max(0, start + length if start < 0 else start)
-    last = (stop + length if stop < 0 else stop) + 1
-    return first, max(first, min(last, length))
-
-
-def _with_code(text: str) -> str:
-    code = text.partition(" ")[0]
-    return text if code.isalpha() and code.isupper() else f"ERR {text}"
-
-
-def _shown(word: bytes) -> str:
-    return word[:64].decode("utf-8", "replace")

@@ -7,6 +7,7 @@ is talked to by strangers must not let `*200000000` make it allocate 1.5 GB at o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import hiredis
@@ -24,6 +25,13 @@ MAX_INLINE_BYTES = 64 * 1024
 _MAX_HEADER_BYTES = 32
 _REMEMBERED_BYTES = 256
 _STAR, _DOLLAR = ord("*"), ord("$")
+
+_PART = re.compile(
+    rb"""([^\s"']++)|"((?>\\.|[^"\\])*+)"(?=\s|\Z)|'((?>\\'|[^'])*+)'(?=\s|\Z)""", re.DOTALL
+)
+"""Of a word in an inline command: bare, or in quotes, which end a word."""
+_ESCAPED = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))", re.DOTALL)
+_CONTROLS = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
 
 
 class ProtocolError(Exception):
@@ -75,7 +83,7 @@ class CommandReader:
                 if len(read) - end > MAX_INLINE_BYTES:
                     raise ProtocolError("too big inline request")
                 break
-            words = bytes(read[end:newline]).split()
+            words = _words(bytes(read[end:newline]))
             if words:
                 commands.append(words)
             parsed = end = self._at = newline + 1
@@ -135,6 +143,37 @@ class CommandReader:
         except hiredis.ProtocolError as error:
             raise ProtocolError(str(error)) from error
         return commands
+
+
+def _words(line: bytes) -> Command:
+    """Of an inline command, in quotes or not, as Redis reads it."""
+    words = line.split()
+    if b'"' not in line and b"'" not in line:
+        return words
+    words, word, at = [], b"", 0
+    line = line.strip()
+    while at < len(line):
+        part = _PART.match(line, at)
+        if part is None:
+            raise ProtocolError("unbalanced quotes in request")
+        bare, quoted, literal = part.groups()
+        if quoted is not None:
+            word += _ESCAPED.sub(_unescaped, quoted)
+        else:
+            word += bare if literal is None else literal.replace(b"\\'", b"'")
+        at = part.end()
+        if at == len(line) or line[at : at + 1].isspace():
+            words.append(word)
+            word = b""
+            at = len(line) - len(line[at:].lstrip())
+    return words
+
+
+def _unescaped(escaped: re.Match[bytes]) -> bytes:
+    code, letter = escaped.groups()
+    if code is not None:
+        return bytes([int(code, 16)])
+    return _CONTROLS.get(letter, letter)
 
 
 OK = b"+OK\r\n"

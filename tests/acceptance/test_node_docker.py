@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,13 @@ WAIT_FOR_SIGNAL = [
 
 
 @pytest.fixture
-def hub(redis_for_containers: RedisServer, docker_engine: DockerEngine) -> Iterator[HubProgram]:
-    with HubProgram(redis_url=redis_for_containers.url_at(docker_engine.gateway)) as hub:
-        yield hub
+def hub(hub_for_containers: HubProgram) -> HubProgram:
+    return hub_for_containers
+
+
+@pytest.fixture
+def start_node(start_docker_node: StartNode) -> StartNode:
+    return start_docker_node
 
 
 @pytest.fixture
@@ -44,21 +47,6 @@ def queue(redis_for_containers: RedisServer) -> Iterator[Queue]:
     queue = Queue(redis_for_containers, "t")
     yield queue
     queue.redis.close()
-
-
-@pytest.fixture
-def start_node(hub: HubProgram, docker_engine: DockerEngine) -> Iterator[StartNode]:
-    """Starts a node on the engine of the tests; all of them are stopped at the end."""
-    with ExitStack() as nodes:
-
-        def start(node_id: str = "n", **settings: Any) -> NodeProgram:
-            environment = {"DOCKER_HOST": docker_engine.host} | settings.pop("environment", {})
-            node = NodeProgram(hub.url, node_id=node_id, environment=environment, **settings)
-            nodes.enter_context(node)
-            wait_registered(hub, node_id)
-            return node
-
-        yield start
 
 
 def containers(client: docker.APIClient, node_id: str = "n") -> list[dict[str, Any]]:

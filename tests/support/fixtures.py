@@ -4,8 +4,10 @@ What takes long to start is there once for all tests; Redis, which does not, is 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -16,9 +18,10 @@ from tests.support import redis_server as redis_servers
 from tests.support import registry as registries
 from tests.support.docker_engine import DockerEngine, EngineError
 from tests.support.images import Architecture, Busybox, busybox_image, consumer_image
-from tests.support.programs import HubProgram
+from tests.support.programs import HubProgram, NodeProgram
 from tests.support.redis_server import RedisServer
 from tests.support.registry import FaultyRegistry, Registry
+from tests.support.waiting import wait_until
 
 CACHE = Path(__file__).parents[2] / ".cache" / "tests"
 REDIS_PASSWORD = "between-containers-and-host"
@@ -152,3 +155,34 @@ def hub(redis_server: RedisServer) -> Iterator[HubProgram]:
     """A hub on a Redis of its own."""
     with HubProgram(redis_url=redis_server.url) as hub:
         yield hub
+
+
+@pytest.fixture
+def hub_for_containers(
+    redis_for_containers: RedisServer, docker_engine: DockerEngine
+) -> Iterator[HubProgram]:
+    """Its tasks' Redis can be reached from containers, should they be allowed to."""
+    with HubProgram(redis_url=redis_for_containers.url_at(docker_engine.gateway)) as hub:
+        yield hub
+
+
+@pytest.fixture
+def start_docker_node(
+    hub_for_containers: HubProgram, docker_engine: DockerEngine
+) -> Iterator[Callable[..., NodeProgram]]:
+    """Starts a node on the engine of the tests; all of them are stopped at the end."""
+    hub = hub_for_containers
+    with ExitStack() as nodes:
+
+        def start(node_id: str = "n", **settings: Any) -> NodeProgram:
+            environment = {"DOCKER_HOST": docker_engine.host} | settings.pop("environment", {})
+            node = NodeProgram(hub.url, node_id=node_id, environment=environment, **settings)
+            nodes.enter_context(node)
+            wait_until(
+                lambda: any(found["id"] == node_id for found in hub.nodes()),
+                within_s=20,
+                what=f"{node_id} is registered",
+            )
+            return node
+
+        yield start
