@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from gridcore.lease_queue.queue import LeaseQueue
 from tests.support.gateway import OUTPUT, QUEUE, Gateway, OpenRun, client
@@ -376,16 +378,20 @@ def test_keys_that_the_task_allows_pass_through(store: Any, redis_server: RedisS
 
 
 def test_the_right_secret_is_that_of_this_run_only(store: Any, gateway: Gateway) -> None:
+    def log_in(run: OpenRun, password: str | None) -> bool:
+        at_once = Retry(NoBackoff(), 0)
+        with redis.Redis(run.host, run.port, password=password, retry=at_once) as container:
+            return bool(container.ping())
+
     run, other = gateway.open_run(0), gateway.open_run(1)
-    with pytest.raises(redis.AuthenticationError):
-        redis.Redis(run.host, run.port).ping()
-    with pytest.raises(redis.AuthenticationError):
-        redis.Redis(run.host, run.port, password=other.password).ping()
-    redis.Redis(run.host, run.port, password=run.password).ping()
+    assert log_in(run, run.password)
+    for password in (None, other.password):
+        with pytest.raises(redis.AuthenticationError):
+            log_in(run, password)
     gateway.end_run(run)
     again = gateway.open_run(0)
     with pytest.raises(redis.AuthenticationError):
-        redis.Redis(again.host, again.port, password=run.password).ping()
+        log_in(again, run.password)
 
 
 def test_a_restarted_agent_gives_back_what_the_one_before_it_held(
