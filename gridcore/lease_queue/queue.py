@@ -185,6 +185,10 @@ class LeaseQueue:
         tokens = await self._redis.execute_command("HKEYS", self.keys.lease(node))
         return {token.decode() for token in tokens}
 
+    async def handed(self, node: str) -> int:
+        """Items that Redis has put into its inbox, and that are not taken yet."""
+        return int(await self._redis.execute_command("LLEN", self.keys.inbox(node)))
+
     async def reap(self, node: str, *, silent_ms: int) -> int | None:
         """Items that are left for another call; None if the node was heard of since then."""
         left = await self._reap(node, silent_ms, leaves=False)

@@ -22,12 +22,24 @@ if TYPE_CHECKING:
 SHOWN_VERSION = b"7.0.15"
 """Clients choose their commands by it."""
 
+MAX_NAME_BYTES = 200
+
+MAX_WRONG_PASSWORDS = 10
+"""On one connection. Some clients try twice: with a user name, and without."""
+
+_WRITE_AT_ONCE = 64 * 1024
+"""Replies that are made before the container must read some."""
+
 _ids = itertools.count(1)
 
 _NOAUTH = resp.error("NOAUTH Authentication required.")
 _WRONGPASS = resp.error(
     "WRONGPASS invalid username-password pair or user is disabled. A container's password is in"
     " its INPUT_REDIS_URL, and changes with every start."
+)
+_BAD_NAME = resp.error(
+    "ERR Client names cannot contain spaces, newlines or special characters, nor have more than"
+    f" {MAX_NAME_BYTES} of them"
 )
 _IN_MULTI_AT_ONCE = {b"EXEC", b"DISCARD", b"MULTI", b"WATCH", b"QUIT", b"RESET"}
 DESK_COMMANDS = {b"BRPOP", b"BLPOP", b"LPUSH", b"RPUSH"}
@@ -41,39 +53,44 @@ Reply = bytes | None
 
 class Conversation:
     def __init__(
-        self, desk: Desk, *, write: Callable[[bytes], None], hang_up: Callable[[], None]
+        self, desk: Desk, *, write: Callable[[bytes], None], hang_up: Callable[[str], None]
     ) -> None:
+        """`hang_up` is called with the reason, or with none if the container wished it."""
         self.protocol = 2
         self.heard = 0
         """How often something was received; a pipeline counts once."""
         self.is_closed = False
         self.in_exec = False
+        self.backlog_bytes = 0
+        """About what is kept of commands that wait for the answer to the one before, or for the
+        EXEC of their MULTI."""
         self._desk = desk
         self._write = write
         self._hang_up = hang_up
         self._id = next(_ids)
         self._name = b""
         self._is_known = False
+        self._wrong_passwords = 0
         self._waits = False
         self._is_paused = False
-        self._backlog: deque[tuple[Command, int]] = deque()
+        self._then_ends: Callable[[], None] | None = None
+        self._backlog: deque[tuple[Command, int, int]] = deque()
         self._out: list[bytes] = []
         self._multi: list[Command] | None = None
+        self._multi_bytes = 0
         self._multi_is_spoilt = False
         self._to_run: deque[Command] = deque()
         self._run_heard = 0
         self._replies: list[bytes] = []
 
     @property
-    def is_authenticated(self) -> bool:
-        return self._is_known
+    def has_ended(self) -> bool:
+        """It sends no more, though it may still be answered."""
+        return self.is_closed or self._then_ends is not None
 
     @property
-    def backlog_bytes(self) -> int:
-        """About what is kept of commands that wait for the answer to the one before."""
-        if not self._backlog:
-            return 0
-        return sum(sum(map(len, command)) + 64 * len(command) for command, _ in self._backlog)
+    def is_authenticated(self) -> bool:
+        return self._is_known
 
     def receive(self, commands: Sequence[Command], *, goes_on: bool = False) -> None:
         """`goes_on` if these belong to one stretch of bytes with what was received before."""
@@ -81,7 +98,10 @@ class Conversation:
             self.heard += 1
         heard = self.heard
         if self._backlog or self._waits or self._is_paused or len(commands) != 1:
-            self._backlog += [(command, heard) for command in commands]
+            for command in commands:
+                size = _size(command)
+                self._backlog.append((command, heard, size))
+                self.backlog_bytes += size
             self._proceed()
             return
         # One command, and nothing before it: nearly always.
@@ -113,29 +133,81 @@ class Conversation:
         self._is_paused = False
         self._proceed()
 
+    def ends(self, then: Callable[[], None]) -> bool:
+        """The container sends no more, as a shell that has piped its commands into nc. False if
+        there is nothing that it would get all the same; otherwise `then` is called after that."""
+        if not self._is_owed:
+            return False
+        self._then_ends = then
+        return True
+
     def hangs_up(self) -> None:
-        """The container has closed its end: whatever it waits for is called off."""
+        """The container is gone: whatever it waits for is called off."""
         self.is_closed = True
-        self._backlog.clear()
+        self._then_ends = None
+        self._forget_backlog()
         self._desk.call_off(self)
+        if self.in_exec:
+            # Redis would have carried out the whole at once.
+            self._run_multi()
 
     def closed(self, *, was_read: bool) -> None:
         """The connection is gone; `was_read` if nothing that was sent was left unread."""
         self.hangs_up()
         self._desk.hung_up(self, was_read=was_read)
 
+    @property
+    def awaits_receipt(self) -> bool:
+        """It has ended, and what it has read last makes a difference."""
+        return self._desk.awaits_receipt(self)
+
+    @property
+    def _is_owed(self) -> bool:
+        """It will be answered, without waiting for what may never come."""
+        return (self._waits and not self._desk.is_blocked(self)) or bool(
+            self._backlog and not self._waits
+        )
+
     def _proceed(self) -> None:
+        made = 0
         while self._backlog and not (self._waits or self.is_closed or self._is_paused):
-            command, heard = self._backlog.popleft()
+            command, heard, size = self._backlog.popleft()
+            self.backlog_bytes -= size
             reply = self._handle(command, heard)
             if reply is None:
                 self._waits = True
-            else:
+            elif reply:
                 self._out.append(reply)
+                made += len(reply)
+                if made > _WRITE_AT_ONCE:
+                    made = 0
+                    self._flush()
+        self._flush()
+        if self._then_ends and not self._is_owed:
+            self._then_ends()
+
+    def _flush(self) -> None:
         if self._out:
             written = b"".join(self._out)
             self._out.clear()
             self._write(written)
+
+    def _end(self, last: bytes, reason: str = "") -> bytes:
+        self._out.append(last)
+        self._flush()
+        self._forget_backlog()
+        self._hang_up(reason)
+        return b""
+
+    def _forget_backlog(self) -> None:
+        self._backlog.clear()
+        self._multi = None
+        self._multi_bytes = self.backlog_bytes = 0
+
+    def _forget_multi(self) -> None:
+        self._multi = None
+        self.backlog_bytes -= self._multi_bytes
+        self._multi_bytes = 0
 
     def _handle(self, command: Command, heard: int) -> Reply:
         if self._is_known and self._multi is None and command[0] in DESK_COMMANDS:
@@ -144,20 +216,30 @@ class Conversation:
         if not self._is_known and name not in _BEFORE_AUTH:
             return _NOAUTH
         if self._multi is not None and name not in _IN_MULTI_AT_ONCE:
-            refusal = None if name in _OWN else self._desk.refuses(command)
-            if refusal:
-                self._multi_is_spoilt = True
-                return refusal
-            self._multi.append(command)
-            return resp.simple(b"QUEUED")
+            return self._queue(name, command)
         if name == b"EXEC":
             return self._exec(command, heard)
         own = _OWN.get(name)
         if own:
+            self._desk.work.heard_from(self, heard)
             return own(self, command)
         return self._desk.command(self, command, heard)
 
     # --- MULTI
+
+    def _queue(self, name: bytes, command: Command) -> bytes:
+        assert self._multi is not None
+        refusal = None if name in _OWN else self._desk.refuses(command)
+        if refusal:
+            self._forget_multi()
+            self._multi, self._multi_is_spoilt = [], True
+            return refusal
+        if not self._multi_is_spoilt:
+            self._multi.append(command)
+            size = _size(command)
+            self._multi_bytes += size
+            self.backlog_bytes += size
+        return resp.simple(b"QUEUED")
 
     def _begin_multi(self, command: Command) -> bytes:
         if len(command) != 1:
@@ -170,7 +252,7 @@ class Conversation:
     def _discard(self, _command: Command) -> bytes:
         if self._multi is None:
             return resp.error("ERR DISCARD without MULTI")
-        self._multi = None
+        self._forget_multi()
         return resp.OK
 
     def _watch(self, _command: Command) -> bytes:
@@ -184,7 +266,8 @@ class Conversation:
             return wrong_number(command)
         if self._multi is None:
             return resp.error("ERR EXEC without MULTI")
-        commands, self._multi = self._multi, None
+        commands = self._multi
+        self._forget_multi()
         if self._multi_is_spoilt:
             return resp.error("EXECABORT Transaction discarded because of previous errors.")
         self._to_run, self._replies, self._run_heard = deque(commands), [], heard
@@ -198,10 +281,10 @@ class Conversation:
             reply = own(self, command) if own else None
             if not own:
                 reply = self._desk.command(self, command, self._run_heard)
-            if reply is None:
+            if reply is None and not self.is_closed:
                 self._waits = True
                 return None
-            self._replies.append(reply)
+            self._replies.append(reply or b"")
         self.in_exec = False
         self._desk.multi_is_over(self)
         return resp.array(self._replies)
@@ -211,7 +294,13 @@ class Conversation:
     def _auth(self, command: Command) -> bytes:
         if len(command) not in (2, 3):
             return wrong_number(command)
-        return resp.OK if self._admits(command[-1]) else _WRONGPASS
+        return resp.OK if self._admits(command[-1]) else self._has_wrong_password()
+
+    def _has_wrong_password(self) -> bytes:
+        self._wrong_passwords += 1
+        if self._wrong_passwords < MAX_WRONG_PASSWORDS:
+            return _WRONGPASS
+        return self._end(_WRONGPASS, "it kept on sending wrong passwords")
 
     def _admits(self, password: bytes) -> bool:
         # Any user name: clients differ in whether they send one, and in which.
@@ -222,7 +311,7 @@ class Conversation:
         return True
 
     def _hello(self, command: Command) -> bytes:
-        protocol, i = self.protocol, 1
+        protocol, name, i = self.protocol, self._name, 1
         if len(command) > 1:
             if command[1] not in (b"2", b"3"):
                 return resp.error("NOPROTO unsupported protocol version")
@@ -231,10 +320,12 @@ class Conversation:
             option = command[i].upper()
             if option == b"AUTH" and i + 2 < len(command):
                 if not self._admits(command[i + 2]):
-                    return _WRONGPASS
+                    return self._has_wrong_password()
                 i += 3
             elif option == b"SETNAME" and i + 1 < len(command):
-                self._name = command[i + 1]
+                name = command[i + 1]
+                if not _is_name(name):
+                    return _BAD_NAME
                 i += 2
             else:
                 return resp.error(f"ERR Syntax error in HELLO option '{shown(command[i])}'")
@@ -244,7 +335,7 @@ class Conversation:
                 " HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client"
                 " and select the RESP protocol version at the same time"
             )
-        self.protocol = protocol
+        self.protocol, self._name = protocol, name
         return resp.mapping(
             [
                 *(resp.bulk(b"server"), resp.bulk(b"redis")),
@@ -261,6 +352,8 @@ class Conversation:
     def _client(self, command: Command) -> bytes:
         what = command[1].upper() if len(command) > 1 else b""
         if what == b"SETNAME" and len(command) == 3:
+            if not _is_name(command[2]):
+                return _BAD_NAME
             self._name = command[2]
             return resp.OK
         if what in (b"SETINFO", b"NO-EVICT", b"NO-TOUCH"):
@@ -330,15 +423,11 @@ class Conversation:
         return resp.OK
 
     def _quit(self, _command: Command) -> bytes:
-        self._out.append(resp.OK)
-        self._write(b"".join(self._out))
-        self._out.clear()
-        self._backlog.clear()
-        self._hang_up()
-        return b""
+        return self._end(resp.OK)
 
     def _reset(self, _command: Command) -> bytes:
-        self.protocol, self._name, self._is_known, self._multi = 2, b"", False, None
+        self.protocol, self._name, self._is_known = 2, b"", False
+        self._forget_multi()
         return resp.simple(b"RESET")
 
 
@@ -361,3 +450,13 @@ _OWN: dict[bytes, Callable[[Conversation, Command], bytes]] = {
     b"UNWATCH": Conversation._ok,
     b"WATCH": Conversation._watch,
 }
+
+
+def _size(command: Command) -> int:
+    """About what it takes to keep it."""
+    return sum(map(len, command)) + 64 * (len(command) + 2)
+
+
+def _is_name(name: bytes) -> bool:
+    """As in Redis, and short: it is repeated in replies."""
+    return len(name) <= MAX_NAME_BYTES and all(33 <= letter <= 126 for letter in name)

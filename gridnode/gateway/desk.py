@@ -27,17 +27,25 @@ from gridnode.gateway.arguments import (
 )
 from gridnode.gateway.conversation import Conversation, Reply
 from gridnode.gateway.foreign import KeyRules
-from gridnode.gateway.open_work import Delivery, OpenWork
+from gridnode.gateway.open_work import Delivery, OpenWork, size_of
 from gridnode.gateway.resp import Command
 from gridnode.gateway.stock import Pop, Stock
 
 MAX_HELD_BYTES = 64 * 1024 * 1024
 """Results that a run may push before their items are done."""
 
+MAX_ITEMS_AT_ONCE = 10_000
+"""For one pop, which may get fewer than it has asked for. Without a limit a pop of a billion would
+bring the whole queue to this node."""
+
 LONGEST_BARRIER_S = 300.0
 """A pop waits for the run's other threads no longer; see OpenWork.is_overgrown."""
 
 Then = Callable[[Any], None]
+
+
+class Timer(Protocol):
+    def cancel(self) -> object: ...
 
 
 class Outside(Protocol):
@@ -60,7 +68,7 @@ class Outside(Protocol):
 
     def wants_items(self) -> None: ...
 
-    def after(self, delay_s: float, then: Callable[[], None]) -> None: ...
+    def after(self, delay_s: float, then: Callable[[], None]) -> Timer: ...
 
     def note_forced_group(self, after_s: float) -> None: ...
 
@@ -95,6 +103,30 @@ class Settled:
     """Nobody is to blame: never seen, done with already, or the end was the node's doing."""
 
 
+@dataclass
+class _Exec:
+    """What one EXEC has pushed and finished so far."""
+
+    results: list[Push] = field(default_factory=list)
+    done: list[Delivery] = field(default_factory=list)
+
+
+class _LastPushes(NamedTuple):
+    """What one connection has pushed with the last bytes that came from it."""
+
+    heard: int
+    commands: list[Command]
+
+
+@dataclass(eq=False)
+class _Stray:
+    """A push that belongs to no item, and is not in Redis yet."""
+
+    asker: Conversation
+    """Who is answered: the last one that has sent it."""
+    command: Command
+
+
 class PopOrder(NamedTuple):
     """A pop as it was asked for."""
 
@@ -126,9 +158,22 @@ class Desk:
         self._counters = counters
         self._waiting: dict[Conversation, Pop] = {}
         self._parked: list[tuple[Conversation, PopOrder]] = []
+        self._unsettled: set[Conversation] = set()
+        """They have ended, and it is not known yet whether their last replies were read."""
+        self._postponed: list[tuple[Conversation, bool, Callable[[], Reply]]] = []
+        """Commands whose meaning depends on that: who asks, whether it would wait for items, and
+        the command."""
+        self._timers: dict[Conversation, Timer] = {}
+        """Of those that wait or are parked."""
         self._own_lists: set[bytes] = set()
-        self._exec_results: list[Push] = []
-        self._exec_done: list[Delivery] = []
+        self._execs: dict[Conversation, _Exec] = {}
+        self._last_pushes: dict[Conversation, _LastPushes] = {}
+        self._unread_pushes: list[Command] = []
+        """They are carried out, but their connection was given up before the reply was read: the
+        program may send them again, and then they count once."""
+        self._strays: list[_Stray] = []
+        self._through_bytes = 0
+        """Of results that belong to no item, and are not in Redis yet."""
         self._last_delivery: tuple[float, int] | None = None
         self._last_brpop: Command = []
         self._last_order = PopOrder("R", 1, 0.0, self._pair, _nil_array)
@@ -153,26 +198,68 @@ class Desk:
             return None
         return resp.error(self._denial(command))
 
-    def multi_is_over(self, conversation: Conversation) -> None:  # noqa: ARG002
-        results, done = self._exec_results, self._exec_done
-        self._exec_results, self._exec_done = [], []
+    def multi_is_over(self, conversation: Conversation) -> None:
+        carried_out = self._execs.pop(conversation, None)
+        if carried_out is None:
+            return
+        results, done = carried_out.results, carried_out.done
         if done:
             self._commit(self.work.is_done_with(done, results))
-        elif results and not self.work.pushed(results):
-            self.outside.push_through(results, lambda _: None)
+        elif results and not self.work.pushed(results, conversation):
+            self._push_through(results, lambda _: None)
+
+    def is_blocked(self, conversation: Conversation) -> bool:
+        """It waits for items that may never come."""
+        pop = self._waiting.get(conversation)
+        if pop is not None:
+            return pop.is_blocking or pop.is_over
+        for postponed, would_wait, _ in self._postponed:
+            if postponed is conversation:
+                return would_wait
+        return any(parked is conversation for parked, _ in self._parked)
 
     def call_off(self, conversation: Conversation) -> None:
         """Nobody is there to get what it has asked for."""
-        pop = self._waiting.pop(conversation, None)
+        pop = self._waits_no_more(conversation)
+        if pop or any(parked is conversation for parked, _ in self._parked):
+            self.work.was_called_off()
         if pop:
-            pop.is_over = True
+            self.stock.call_off(pop)
         self._parked = [parked for parked in self._parked if parked[0] is not conversation]
+        for postponed in self._postponed:
+            if postponed[0] is conversation:
+                self._postponed.remove(postponed)
+                self.work.was_called_off()
+                break
+
+    def awaits_receipt(self, conversation: Conversation) -> bool:
+        """It has ended: does anything depend on whether its last replies were read? Then
+        `hung_up` is to tell."""
+        if self._may_not_have_read(conversation):
+            self._unsettled.add(conversation)
+            return True
+        return False
+
+    def _may_not_have_read(self, conversation: Conversation) -> bool:
+        last = self._last_pushes.get(conversation)
+        return self.work.has_unseen(conversation) or (
+            last is not None and last.heard == conversation.heard
+        )
 
     def hung_up(self, conversation: Conversation, *, was_read: bool) -> None:
+        last = self._last_pushes.pop(conversation, None)
+        if last and not was_read and last.heard == conversation.heard:
+            self._unread_pushes += last.commands
         for delivery in self.work.closed(conversation, was_read=was_read):
             self._counters.taken -= len(delivery.leases)
             self.stock.put_back(delivery.side, delivery.leases)
+        self._unsettled.discard(conversation)
         self._unpark()
+        postponed, self._postponed = self._postponed, []
+        for asker, _, command in postponed:
+            reply = command()
+            if reply is not None:
+                asker.answer(reply)
 
     def noted_wrong_password(self) -> None:
         self.wrong_passwords += 1
@@ -182,8 +269,7 @@ class Desk:
     def drain(self) -> None:
         """Nothing more is handed out: the run is to end."""
         self._is_draining = True
-        for pop in self._waiting.values():
-            pop.is_over = True
+        self._call_off_all()
 
     @property
     def is_idle(self) -> bool:
@@ -193,8 +279,7 @@ class Desk:
     def ended(self, *, well: bool, is_to_blame: bool) -> Settled:
         """The run is over, and all its connections are closed."""
         self._is_over = True
-        for pop in self._waiting.values():
-            pop.is_over = True
+        self._call_off_all()
         if well:
             ready, unseen = self.work.ended_well()
             self._commit(ready)
@@ -216,8 +301,21 @@ class Desk:
 
     def _pop(self, conversation: Conversation, heard: int, order: PopOrder) -> Reply:
         ack = self.rules.ack
+        if self._unsettled and ack == "next" and self._is_to_wait_for_receipts():
+            self._postponed.append(
+                (
+                    conversation,
+                    order.block_s is not None,
+                    lambda: self._pop(conversation, heard, order),
+                )
+            )
+            return None
         if conversation.in_exec:
             self.multi_is_over(conversation)
+        order = order._replace(most=min(order.most, MAX_ITEMS_AT_ONCE))
+        last = self._last_pushes.get(conversation)
+        if last and last.heard != heard:
+            del self._last_pushes[conversation]
         if ack == "next":
             self._note_pace()
             self._commit(self.work.asks_for_more(conversation, heard))
@@ -231,10 +329,22 @@ class Desk:
             )
         if order.most == 0:
             return resp.EMPTY_ARRAY
+        if conversation.is_closed:
+            return order.nil(conversation)
         if self.work.is_overgrown and ack == "next":
             self._park(conversation, order)
             return None
         return self._get(conversation, order)
+
+    def _is_to_wait_for_receipts(self) -> bool:
+        """A pop tells what is done, and so it must be known what was read."""
+        unseen = False
+        for conversation in self._unsettled:
+            if self.work.has_unseen(conversation):
+                unseen = True
+            else:
+                self.work.closed(conversation, was_read=True)
+        return unseen
 
     def _get(self, conversation: Conversation, order: PopOrder) -> Reply:
         self.has_popped = True
@@ -260,11 +370,13 @@ class Desk:
         self.stock.wait(pop)
         self.outside.wants_items()
         if may_wait and order.block_s:
-            self.outside.after(order.block_s, lambda: self._time_is_up(conversation, order, pop))
+            self._timers[conversation] = self.outside.after(
+                order.block_s, lambda: self._time_is_up(conversation, order, pop)
+            )
         return None
 
     def _serve(self, conversation: Conversation, order: PopOrder, leases: Sequence[Lease]) -> None:
-        del self._waiting[conversation]
+        self._waits_no_more(conversation)
         if leases:
             conversation.answer(self._deliver(conversation, order, leases))
         else:
@@ -274,8 +386,21 @@ class Desk:
         if self._waiting.get(conversation) is not pop:
             return
         pop.is_over = True
-        del self._waiting[conversation]
+        self._waits_no_more(conversation)
         conversation.answer(order.nil(conversation))
+        self.stock.call_off(pop)
+
+    def _call_off_all(self) -> None:
+        pops = list(self._waiting.values())
+        for pop in pops:
+            pop.is_over = True
+        for pop in pops:
+            self.stock.call_off(pop)
+
+    def _waits_no_more(self, conversation: Conversation) -> Pop | None:
+        if timer := self._timers.pop(conversation, None):
+            timer.cancel()
+        return self._waiting.pop(conversation, None)
 
     def _deliver(
         self, conversation: Conversation, order: PopOrder, leases: Sequence[Lease]
@@ -305,13 +430,14 @@ class Desk:
                 self.outside.note_forced_group(LONGEST_BARRIER_S)
                 self._commit(self.work.all_is_done())
 
-        self.outside.after(LONGEST_BARRIER_S, give_in)
+        self._timers[conversation] = self.outside.after(LONGEST_BARRIER_S, give_in)
 
     def _unpark(self) -> None:
         if not self._parked or self.work.is_overgrown:
             return
         parked, self._parked = self._parked, []
         for conversation, order in parked:
+            self._waits_no_more(conversation)
             reply = self._get(conversation, order)
             if reply is not None:
                 conversation.answer(reply)
@@ -386,7 +512,7 @@ class Desk:
 
     # --- pushes
 
-    def _push(self, conversation: Conversation, command: Command, heard: int) -> Reply:  # noqa: ARG002
+    def _push(self, conversation: Conversation, command: Command, heard: int) -> Reply:
         if len(command) < 3:
             return wrong_number(command)
         key = command[1]
@@ -402,14 +528,72 @@ class Desk:
                 f"OOM command not allowed: this run has pushed {work.held_bytes} bytes of results"
                 " whose items are not done yet. Ask for the next item, or push less per item"
             )
+        if self._unsettled and self._may_be_sent_again(command):
+            self._postponed.append(
+                (conversation, False, lambda: self.command(conversation, command, heard))
+            )
+            return None
+        self._note_push(conversation, command, heard)
+        if self._strays and self._asks_again(conversation, command):
+            return None
+        if command in self._unread_pushes:
+            self._unread_pushes.remove(command)
+            return resp.integer(len(values))
         push = Push(side, values, key == self.input)
         if conversation.in_exec and work.deliveries:
-            self._exec_results.append(push)
-        elif not work.pushed((push,)):
-            then = self.answerer(conversation, lambda _: resp.integer(len(values)))
-            self.outside.push_through((push,), then)
+            self._execs.setdefault(conversation, _Exec()).results.append(push)
+        elif not work.pushed((push,), conversation):
+            if self._through_bytes > MAX_HELD_BYTES:
+                raise Refused(
+                    f"OOM command not allowed: {self._through_bytes} bytes of results that belong"
+                    " to no item wait for Redis"
+                )
+            stray = _Stray(conversation, command)
+            self._strays.append(stray)
+            self._push_through((push,), lambda answer: self._stray_is_there(stray, answer))
             return None
         return resp.integer(len(values))
+
+    def _may_be_sent_again(self, command: Command) -> bool:
+        found = (self._last_pushes.get(conversation) for conversation in self._unsettled)
+        return any(last is not None and command in last.commands for last in found)
+
+    def _note_push(self, conversation: Conversation, command: Command, heard: int) -> None:
+        last = self._last_pushes.get(conversation)
+        if last and last.heard == heard:
+            last.commands.append(command)
+        else:
+            self._last_pushes[conversation] = _LastPushes(heard, [command])
+
+    def _asks_again(self, conversation: Conversation, command: Command) -> bool:
+        """It waits for the answer to what another connection, which is gone, has pushed."""
+        for stray in self._strays:
+            if stray.asker.has_ended and stray.command == command:
+                stray.asker = conversation
+                if command in self._unread_pushes:
+                    self._unread_pushes.remove(command)
+                return True
+        return False
+
+    def _stray_is_there(self, stray: _Stray, answer: Any) -> None:
+        self._strays.remove(stray)
+        if isinstance(answer, Exception):
+            # It was not carried out: sent again it is a new one.
+            self._last_pushes.pop(stray.asker, None)
+            if stray.command in self._unread_pushes:
+                self._unread_pushes.remove(stray.command)
+        count = len(stray.command) - 2
+        self.answerer(stray.asker, lambda _: resp.integer(count))(answer)
+
+    def _push_through(self, pushes: Sequence[Push], then: Then) -> None:
+        size = sum(map(size_of, pushes))
+        self._through_bytes += size
+
+        def they_are_there(answer: Any) -> None:
+            self._through_bytes -= size
+            then(answer)
+
+        self.outside.push_through(pushes, they_are_there)
 
     def _push_if_there(self, conversation: Conversation, command: Command, heard: int) -> Reply:
         if len(command) < 3:
@@ -421,7 +605,7 @@ class Desk:
             if isinstance(length, Exception):
                 reply: Reply = resp.error(f"ERR {length}")
             elif length or self.work.held:
-                reply = self._push(conversation, [command[0][:5], *command[1:]], heard)
+                reply = self.command(conversation, [command[0][:5], *command[1:]], heard)
             else:
                 reply = resp.integer(0)
             if reply is not None:
@@ -487,13 +671,16 @@ class Desk:
         if not found:
             return
         if conversation.in_exec:
-            self._exec_done += found
+            for delivery in found:
+                delivery.is_seen = True
+            self._execs.setdefault(conversation, _Exec()).done.extend(found)
         else:
             self._commit(self.work.is_done_with(found))
         self._unpark()
 
     def in_own(self, key: bytes) -> list[Delivery]:
-        return [d for d in self.work.kept_in(key) if d not in self._exec_done]
+        done = [delivery for begun in self._execs.values() for delivery in begun.done]
+        return [delivery for delivery in self.work.kept_in(key) if delivery not in done]
 
     # --- other keys
 
@@ -542,6 +729,9 @@ class Desk:
         if not transactions:
             return
         self._counters.committed += sum(len(t.tokens) for t in transactions)
+        if self._unread_pushes and any(t.results for t in transactions):
+            # The program has gone on without sending them again.
+            self._unread_pushes.clear()
         self.outside.commit(transactions)
         self._unpark()
 

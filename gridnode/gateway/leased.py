@@ -27,6 +27,7 @@ from gridnode.runtimes import Listening, Runtime
 from gridnode.watched import Watched
 
 LOOK_EVERY_S = 0.25
+IDLE_LOOK_EVERY_S = 1.0
 
 IDLE_S = 15.0
 """A container that has asked in vain for so long is ended; the next item starts another one."""
@@ -175,7 +176,7 @@ class LeasedDelivery:
                 access.look(now_s)
             self.stocked()
             self._tell(now_s)
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(LOOK_EVERY_S if self.accesses else IDLE_LOOK_EVERY_S)
 
     def _tell(self, now_s: float) -> None:
         counters = self.counters.values()

@@ -50,6 +50,9 @@ COMMIT_EVERY_S = 0.01
 BLOCK_S = 2.0
 """In BLMOVE; then also what has failed elsewhere and is due again is looked for."""
 
+LONGEST_BLOCK_S = 10.0
+"""While nothing comes the waits grow: a large fleet that waits should cost Redis little."""
+
 WATCHDOG_S = 3.0
 """A blocked call that is not answered so long after its time is on a connection that is dead."""
 
@@ -124,7 +127,11 @@ class Ledger:
         self._is_empty = False
         """The last look found nothing more: the watch says when there is something."""
         self._next_due_s: float | None = None
-        self._facts: dict[bytes, CommandFacts | None] = {}
+        self._was_handed = False
+        """Something lies in the inbox, and is to be taken even if nobody needs it any more."""
+        self._unknown: set[str] = set()
+        """Leases that the last look has found, and that this node knows nothing of."""
+        self._facts: dict[bytes, CommandFacts] = {}
         self._line = Line()
         self._output_line = Line() if task.output_redis != task.input_redis else self._line
         self._recent: deque[tuple[float, list[str]]] = deque()
@@ -237,17 +244,9 @@ class Ledger:
             self._has_released = True
         await queue.renew(self._node)
         held = await queue.held(self._node)
-        in_hand = self._stock.tokens() | self._runs.tokens()
-        unknown = held - in_hand - self._outbox.tokens()
-        again = unknown & {token for _, tokens in self._recent for token in tokens}
-        if again:
-            # Their results are on another Redis, which has not lost them: only to be closed again.
-            self._send([Transaction([token], ()) for token in again])
-            unknown -= again
-        if unknown:
-            log.info("leases_returned", task=self._task.task_name, count=len(unknown))
-            self.give_back([GivenBack(token) for token in unknown])
-        lost = in_hand - held
+        self._return(self._unknown_in(held))
+        self._unknown = set()
+        lost = (self._stock.tokens() | self._runs.tokens()) - held
         if lost:
             log.warning("leases_lost", task=self._task.task_name, count=len(lost))
             self._stock.drop(lost)
@@ -256,13 +255,26 @@ class Ledger:
         if not self._outbox.is_full:
             self._stock.reopen()
 
+    def _unknown_in(self, held: set[str]) -> set[str]:
+        return held - self._stock.tokens() - self._runs.tokens() - self._outbox.tokens()
+
+    def _return(self, unknown: set[str]) -> None:
+        again = unknown & {token for _, tokens in self._recent for token in tokens}
+        if again:
+            # Their results are on another Redis, which has not lost them: only to be closed again.
+            self._send([Transaction([token], ()) for token in again])
+            unknown -= again
+        if unknown:
+            log.info("leases_returned", task=self._task.task_name, count=len(unknown))
+            self.give_back([GivenBack(token) for token in unknown])
+
     # --- Outside, for desks
 
     def now_s(self) -> float:
         return time.monotonic()
 
-    def after(self, delay_s: float, then: Callable[[], None]) -> None:
-        asyncio.get_running_loop().call_later(delay_s, then)
+    def after(self, delay_s: float, then: Callable[[], None]) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(delay_s, then)
 
     def note_forced_group(self, after_s: float) -> None:
         log.warning("group_forced", task=self._task.task_name, after_s=after_s)
@@ -327,8 +339,9 @@ class Ledger:
             then(NotAllowed())
 
     def _learn(self, name: bytes, info: Any) -> None:
-        is_known = isinstance(info, list) and info and info[0]
-        self._facts[name] = facts(info[0]) if is_known else None
+        # What Redis does not know is not remembered: there is no end of such names.
+        if isinstance(info, list) and info and info[0]:
+            self._facts[name] = facts(info[0])
 
     # --- items come
 
@@ -337,7 +350,8 @@ class Ledger:
             await self._wanted.wait()
             self._wanted.clear()
             while count := self._to_take():
-                if self._is_empty and not self._stock.has_impatient:
+                if self._is_empty and not (self._stock.has_impatient or self._was_handed):
+                    self._stock.make_do()
                     self._watch_now.set()
                     break
                 await self._take(queue, count)
@@ -352,15 +366,17 @@ class Ledger:
             self._side = next(iter(waiting))
         goal = self._update_target()
         wanted = waiting.get(self._side, 0) + self._runs.hungry()
+        least = int(self._was_handed)
         if not wanted and not stock.is_low:
-            return 0
-        return min(TAKE_AT_ONCE, max(0, wanted + goal - stock.size_of(self._side)))
+            return least
+        return min(TAKE_AT_ONCE, max(least, wanted + goal - stock.size_of(self._side)))
 
     async def _take(self, queue: LeaseQueue, count: int) -> None:
         self._check_lease()
         self._stock.takes_begun += 1
         this_take, number, side = self._stock.takes_begun, self._number, self._side
         self._number += count
+        self._was_handed = False
         began_s = _now_s()
         taken = await queue.take(self._node, count, prefix=self._prefix, number=number, side=side)
         self._renewed_s = began_s
@@ -394,20 +410,23 @@ class Ledger:
     async def _watch_loop(self, watching: Link, queue: LeaseQueue) -> None:
         """While the queue is empty and somebody waits."""
         keys = queue.keys
+        longest_s = BLOCK_S
         while True:
             await self._watch_now.wait()
             self._watch_now.clear()
-            block_s = BLOCK_S
+            block_s = longest_s
             if self._next_due_s is not None:
                 block_s = min(block_s, max(0.01, self._next_due_s - _now_s()))
             self._check_lease()
             end = "RIGHT" if self._side == "R" else "LEFT"
             try:
-                await watching.execute_command(
+                moved = await watching.execute_command(
                     *("BLMOVE", keys.queue, keys.inbox(self._node), end, "RIGHT"),
                     f"{block_s:.3f}",
                     within_s=block_s + WATCHDOG_S,
                 )
+                self._was_handed = self._was_handed or moved is not None
+                longest_s = BLOCK_S if moved else min(longest_s * 1.5, LONGEST_BLOCK_S)
             except ResponseError as refusal:
                 # A Redis that is full refuses what could add something; a take it does not.
                 if not str(refusal).startswith("OOM"):
@@ -480,6 +499,8 @@ class Ledger:
         for one in commit.waiting:
             if one.then:
                 one.then(None)
+        if fenced:
+            raise _StartOver("some items of this node are others' now")
 
     async def _deliver_first(
         self, queue: LeaseQueue, name: str, transactions: Sequence[Transaction]
@@ -510,12 +531,28 @@ class Ledger:
 
     async def _renew_loop(self, queue: LeaseQueue) -> None:
         while True:
-            await asyncio.sleep(self._task.lease_s / RENEWALS_PER_LEASE)
-            began_s = _now_s()
-            if not await queue.renew(self._node):
-                raise _StartOver("this node was silent for too long, and its items are others' now")
-            self._check_lease()
-            self._renewed_s = began_s
+            for _ in range(RENEWALS_PER_LEASE):
+                await asyncio.sleep(self._task.lease_s / RENEWALS_PER_LEASE)
+                began_s = _now_s()
+                if not await queue.renew(self._node):
+                    raise _StartOver(
+                        "this node was silent for too long, and its items are others' now"
+                    )
+                self._check_lease()
+                self._renewed_s = began_s
+            await self._look_for_what_came_late(queue)
+
+    async def _look_for_what_came_late(self, queue: LeaseQueue) -> None:
+        """A network that stalls delivers late: what a connection that was given up had carried last
+        may be carried out after the comparison. This node would renew for ever what it does not
+        know of."""
+        unknown = self._unknown_in(await queue.held(self._node))
+        # Once is no proof, as the answer to a take may be on its way.
+        self._return(unknown & self._unknown)
+        self._unknown = unknown
+        if await queue.handed(self._node):
+            self._was_handed = True
+            self._wanted.set()
 
     def _check_lease(self) -> None:
         """Whoever was frozen for longer than a lease may have been reaped and not know it."""

@@ -16,6 +16,9 @@ from gridnode.gateway.resp import Command
 if TYPE_CHECKING:
     from gridnode.gateway.desk import Desk
 
+MAX_ITEMS_AT_ONCE = 10_000
+"""A queue may be larger than this node's memory, and all slots share the connection to Redis."""
+
 
 def llen(desk: Desk, conversation: Conversation, command: Command, heard: int) -> Reply:
     desk.work.heard_from(conversation, heard)
@@ -100,10 +103,18 @@ def lrange(desk: Desk, conversation: Conversation, command: Command, heard: int)
         low, high = max(0, first - len(left)), min(int(length), last - len(left))
 
         def with_middle(middle: Any) -> None:
+            if isinstance(middle, Exception):
+                conversation.answer(resp.error(f"ERR {middle}"))
+                return
             ends = left[first:last], right[max(0, first - len(left) - int(length)) :]
             ends = ends[0], ends[1][: max(0, last - max(first, len(left) + int(length)))]
             conversation.answer(reply([*ends[0], *middle, *ends[1]]))
 
+        if high - low > MAX_ITEMS_AT_ONCE:
+            conversation.answer(
+                resp.error(f"ERR gridcore: ask for no more than {MAX_ITEMS_AT_ONCE} items at once")
+            )
+            return
         if low >= high:
             with_middle([])
             return

@@ -71,6 +71,8 @@ class OpenWork:
         self.deliveries: list[Delivery] = []
         self.held: list[Push] = []
         self.held_bytes = 0
+        self._to_be_asked_again = 0
+        """Pops whose answer nobody has read. Who asks again for that has finished nothing since."""
 
     # --- what happens
 
@@ -83,12 +85,16 @@ class OpenWork:
             if delivery.connection is connection and delivery.round < heard:
                 delivery.is_seen = True
 
-    def pushed(self, pushes: Sequence[Push]) -> bool:
+    def pushed(self, pushes: Sequence[Push], by: Connection | None = None) -> bool:
         """False if nothing is open: then the results do not belong to any item."""
         if not self.deliveries:
             return False
+        # Who works on an item of its own tells nothing of what other threads have read.
+        has_own = by is not None and any(d.connection is by for d in self.deliveries)
         for delivery in self.deliveries:
-            delivery.in_group = delivery.is_seen = True
+            delivery.in_group = True
+            if not has_own or delivery.connection is by:
+                delivery.is_seen = True
         self._hold(pushes)
         return True
 
@@ -105,18 +111,35 @@ class OpenWork:
                 delivery.is_seen = True
             kept.append(delivery)
         self.deliveries = kept
+        if undelivered:
+            self.was_called_off()
         return undelivered
+
+    def was_called_off(self) -> None:
+        """A pop has not reached its answer, as its connection is gone."""
+        self._to_be_asked_again += 1
 
     # --- what is done
 
     def asks_for_more(self, connection: Connection, heard: int) -> list[Transaction]:
-        """The program is done with what that connection carried, and with what is seen and has no
-        connection any more."""
-        for delivery in self.deliveries:
-            if delivery.connection is None or (
-                delivery.connection is connection and delivery.round < heard
-            ):
-                delivery.is_done = delivery.is_seen = True
+        """The program is done with what that connection carried; if it carried nothing, with what
+        is seen and has no connection any more.
+
+        After a node has stood still every thread has a new connection. One goes on with the item
+        that it has in hand, while another asks again for what it was not given.
+        """
+        done = [
+            d
+            for d in self.deliveries
+            if d.connection is connection and d.round < heard and not d.is_done
+        ]
+        if not done:
+            if self._to_be_asked_again:
+                self._to_be_asked_again -= 1
+            else:
+                done = [d for d in self.deliveries if d.connection is None]
+        for delivery in done:
+            delivery.is_done = delivery.is_seen = True
         return self._settle()
 
     def is_done_with(
@@ -129,13 +152,17 @@ class OpenWork:
             for delivery in done:
                 self.deliveries.remove(delivery)
             return [Transaction(_tokens(done), results)]
-        self._hold(results)
+        if results:
+            for delivery in done:
+                # It must not be committed before them.
+                delivery.in_group = True
+            self._hold(results)
         return self._settle()
 
     def all_is_done(self) -> list[Transaction]:
-        """All that the program has seen."""
+        """All that the program has seen, or that results are tied to."""
         for delivery in self.deliveries:
-            delivery.is_done = delivery.is_seen
+            delivery.is_done = delivery.is_seen or delivery.in_group
         return self._settle()
 
     def ended_well(self) -> tuple[list[Transaction], list[Lease]]:
@@ -167,6 +194,10 @@ class OpenWork:
     def open_items(self) -> int:
         return sum(len(d.leases) for d in self.deliveries if not d.is_done)
 
+    def has_unseen(self, connection: Connection) -> bool:
+        """It carried something, and there is no evidence yet that it was read."""
+        return any(d.connection is connection and not d.is_seen for d in self.deliveries)
+
     def oldest_open(self) -> Delivery | None:
         return next((d for d in self.deliveries if not d.is_done), None)
 
@@ -180,14 +211,14 @@ class OpenWork:
     def _hold(self, pushes: Sequence[Push]) -> None:
         for push in pushes:
             self.held.append(push)
-            self.held_bytes += sum(map(len, push.values))
+            self.held_bytes += size_of(push)
 
     def _settle(self) -> list[Transaction]:
         deliveries = self.deliveries
         if len(deliveries) == 1 and deliveries[0].is_done:
             # What nearly every program comes to: one delivery, and all results are its own.
             ready = [Transaction(_tokens(deliveries), self.held)]
-            self.deliveries, self.held, self.held_bytes = [], [], 0
+            self._all_is_committed([])
             return ready
         ready, kept = [], []
         for delivery in self.deliveries:
@@ -198,10 +229,20 @@ class OpenWork:
         group = [d for d in kept if d.in_group]
         if self.held and all(d.is_done for d in group):
             ready.append(Transaction(_tokens(group), self.held))
-            kept = [d for d in kept if not d.in_group]
-            self.held, self.held_bytes = [], 0
-        self.deliveries = kept
+            self._all_is_committed([d for d in kept if not d.in_group])
+        else:
+            self.deliveries = kept
         return ready
+
+    def _all_is_committed(self, kept: list[Delivery]) -> None:
+        self.deliveries, self.held, self.held_bytes = kept, [], 0
+        # Nobody whose work was interrupted is left who could be mistaken for another.
+        self._to_be_asked_again = 0
+
+
+def size_of(push: Push) -> int:
+    """About what it takes to keep it: small results are more than their bytes."""
+    return 160 + sum(map(len, push.values)) + 48 * len(push.values)
 
 
 def _tokens(deliveries: Sequence[Delivery]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+import time
 
 from gridcore.logs import EventLog
 from gridnode.gateway import resp
@@ -19,13 +20,31 @@ MAX_CONNECTIONS = 128
 """Of one slot. A program with one core has no use for more."""
 
 MAX_SLOT_BYTES = 128 * 1024 * 1024
-"""Commands that are not complete, or wait for the answer to the one before."""
+"""Commands that are not complete, or wait for the answer to the one before; and replies that are
+not read."""
+
+LOGIN_WITHIN_S = 10.0
+"""A stranger must not hold a slot's place for ever."""
+
+MAX_STRANGERS_BYTES = 64 * 1024
+"""Who has not logged in has no need for long commands."""
+
+GOODBYE_S = 5.0
+"""For a last word to a peer that may not read it."""
 
 READ_AT_ONCE = 64 * 1024
 """So many bytes are probably not all that there is."""
 
 RECEIPT_SETTLES_S = 0.005
-"""What was sent just as the peer closed its end is refused within a moment, or has been read."""
+"""What was sent just as the peer ended is refused within a moment, or has been read."""
+
+IMPATIENT_AFTER_S = 0.002
+IMPATIENT_SETTLES_S = 0.1
+"""A peer that ends after it has waited may have given up. Some clients (redis-py) end a connection
+first and close it then, and only that tells that something was left unread: in between their
+thread may have to wait for a core, or for Python's lock."""
+
+FIRST_LOOK_S = 0.001
 
 QUIET_WITHIN_S = 2.0
 """After a run has ended the kernel closes its connections; what it has sent last is still read."""
@@ -42,7 +61,8 @@ class SlotServer:
     def __init__(self, slot: int) -> None:
         self.desk: Desk | None = None
         self._slot = slot
-        self._connections: set[_Connection] = set()
+        self._connections: dict[_Connection, None] = {}
+        """The oldest first."""
         self._all_closed = asyncio.Event()
         self._all_closed.set()
         self._server: asyncio.Server | None = None
@@ -61,6 +81,11 @@ class SlotServer:
 
     async def quiet(self) -> None:
         """The run has ended: returns when the last of its connections is closed."""
+        for connection in list(self._connections):
+            if connection.is_strangers:
+                connection.abort()
+            else:
+                connection.settle_now()
         try:
             async with asyncio.timeout(QUIET_WITHIN_S):
                 await self._all_closed.wait()
@@ -81,25 +106,33 @@ class SlotServer:
     # --- for connections
 
     def admits(self, connection: _Connection) -> Desk | None:
-        if self.desk is None or len(self._connections) >= MAX_CONNECTIONS:
+        if self.desk is None:
             return None
-        self._connections.add(connection)
+        if len(self._connections) >= MAX_CONNECTIONS:
+            self.note_closed("more connections than a slot may have")
+            # The program is known; somebody else on this machine or network may be knocking.
+            stranger = next((c for c in self._connections if c.is_strangers), None)
+            if stranger is None:
+                return None
+            self.forget(stranger)
+            stranger.abort()
+        self._connections[connection] = None
         self._all_closed.clear()
         return self.desk
 
     def forget(self, connection: _Connection) -> None:
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
         if not self._connections:
             self._all_closed.set()
 
     def is_over_budget(self) -> bool:
         return sum(connection.kept_bytes for connection in self._connections) > MAX_SLOT_BYTES
 
-    def note_closed(self, reason: str) -> None:
+    def note_closed(self, reason: str, detail: object = "") -> None:
         # Once a run: a hostile one must not fill the log.
         if reason not in self._closed_for:
             self._closed_for.add(reason)
-            log.warning("connection_closed", slot=self._slot, reason=reason)
+            log.warning("connection_closed", slot=self._slot, reason=reason, detail=detail)
 
 
 class _Connection(asyncio.BufferedProtocol):
@@ -114,7 +147,22 @@ class _Connection(asyncio.BufferedProtocol):
         self._conversation: Conversation | None = None
         self._goes_on = False
         self._is_settled = False
-        self.kept_bytes = 0
+        self._settling: asyncio.TimerHandle | None = None
+        self._settles_at_s = 0.0
+        self._heard_at_s = 0.0
+        self._login_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_strangers(self) -> bool:
+        return self._conversation is not None and not self._conversation.is_authenticated
+
+    @property
+    def kept_bytes(self) -> int:
+        if self._conversation is None or self._transport is None:
+            return 0
+        # An item may be larger than any command, and is no fault of who has asked for it.
+        unread = min(self._transport.get_write_buffer_size(), resp.MAX_COMMAND_BYTES)
+        return self._reader.kept_bytes + self._conversation.backlog_bytes + unread
 
     def abort(self) -> None:
         if self._transport:
@@ -123,12 +171,14 @@ class _Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         desk = self._server.admits(self)
         if desk is None:
-            self._server.note_closed("more connections than a slot may have")
             transport.write(resp.error("ERR max number of clients reached"))
             transport.close()
             return
         self._transport = transport
-        self._conversation = Conversation(desk, write=transport.write, hang_up=transport.close)
+        self._conversation = Conversation(desk, write=transport.write, hang_up=self._hang_up)
+        self._login_timer = asyncio.get_running_loop().call_later(
+            LOGIN_WITHIN_S, self._must_have_logged_in
+        )
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         return self._buffer
@@ -139,27 +189,52 @@ class _Connection(asyncio.BufferedProtocol):
         try:
             commands = self._reader.feed(bytes(self._buffer[:nbytes]))
         except resp.ProtocolError as error:
-            self._refuse(f"Protocol error: {error}")
+            self._refuse("Protocol error", str(error))
             return
+        self._heard_at_s = time.monotonic()
         goes_on = self._goes_on
         self._goes_on = bool(self._reader.kept_bytes) or nbytes == READ_AT_ONCE
         self._conversation.receive(commands, goes_on=goes_on)
-        self.kept_bytes = self._reader.kept_bytes + self._conversation.backlog_bytes
-        if self.kept_bytes > resp.MAX_INLINE_BYTES and self._server.is_over_budget():
-            self._refuse("more unanswered commands than a slot may have")
+        if goes_on or self._goes_on or self._conversation.backlog_bytes:
+            self._check_budget()
 
     def eof_received(self) -> bool:
         if self._conversation is None:
             return False
+        return self._conversation.ends(self._close_when_read) or self._ends()
+
+    def _close_when_read(self) -> None:
+        if not self._ends() and self._transport:
+            self._transport.close()
+
+    def _ends(self) -> bool:
+        """Whether it has to stay open until it is known what the peer has read."""
+        assert self._conversation is not None
         self._conversation.hangs_up()
+        has_waited = time.monotonic() - self._heard_at_s > IMPATIENT_AFTER_S
+        settles_s = IMPATIENT_SETTLES_S if has_waited else RECEIPT_SETTLES_S
+        self._settles_at_s = asyncio.get_running_loop().time() + settles_s
+        return self._look_for_receipt(FIRST_LOOK_S)
+
+    def _look_for_receipt(self, again_in_s: float) -> bool:
+        """Whether it has to be looked for again."""
+        assert self._conversation is not None
+        loop = asyncio.get_running_loop()
         was_read = _was_read(self._transport)
-        if was_read is None:
-            asyncio.get_running_loop().call_later(RECEIPT_SETTLES_S, self._settle_and_close)
+        is_due = loop.time() >= self._settles_at_s
+        if was_read is not False and self._conversation.awaits_receipt and not is_due:
+            self._settling = loop.call_later(again_in_s, self._look_again, 2 * again_in_s)
             return True
-        self._settle(was_read=was_read)
+        self._settle(was_read=bool(was_read))
         return False
 
+    def _look_again(self, next_in_s: float) -> None:
+        if not self._look_for_receipt(next_in_s) and self._transport:
+            self._transport.close()
+
     def connection_lost(self, error: Exception | None) -> None:
+        if self._login_timer:
+            self._login_timer.cancel()
         self._settle(was_read=error is None and _was_read(self._transport) is not False)
         self._server.forget(self)
 
@@ -173,21 +248,52 @@ class _Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
             self._conversation.resume()
 
-    def _settle_and_close(self) -> None:
-        self._settle(was_read=bool(_was_read(self._transport)))
-        if self._transport:
-            self._transport.close()
+    def settle_now(self) -> None:
+        """The peer is no more: what it has left unread it has refused by now."""
+        if self._settling and not self._is_settled:
+            self._settles_at_s = 0.0
+            self._settling.cancel()
+            self._look_again(0.0)
 
     def _settle(self, *, was_read: bool) -> None:
+        if self._settling:
+            self._settling.cancel()
         if self._conversation and not self._is_settled:
             self._is_settled = True
             self._conversation.closed(was_read=was_read)
 
-    def _refuse(self, reason: str) -> None:
+    def _check_budget(self) -> None:
+        if self.kept_bytes < MAX_STRANGERS_BYTES:
+            return
+        if self.is_strangers:
+            self._refuse("long commands before a password")
+        elif self._server.is_over_budget():
+            self._refuse("more unanswered commands, or unread replies, than a slot may have")
+
+    def _must_have_logged_in(self) -> None:
+        if self.is_strangers:
+            self._refuse("no password in time")
+
+    def _hang_up(self, reason: str) -> None:
+        if reason:
+            self._server.note_closed(reason)
+        self._close()
+
+    def _refuse(self, reason: str, detail: str = "") -> None:
         assert self._transport is not None
-        self._server.note_closed(reason)
-        self._transport.write(resp.error(f"ERR {reason}"))
+        self._server.note_closed(reason, detail)
+        # Who does not read would never see this.
+        if not self._transport.get_write_buffer_size():
+            self._transport.write(
+                resp.error(f"ERR {reason}: {detail}" if detail else f"ERR {reason}")
+            )
+        self._close()
+
+    def _close(self) -> None:
+        assert self._transport is not None
         self._transport.close()
+        if self._transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(GOODBYE_S, self._transport.abort)
 
 
 def _was_read(transport: asyncio.Transport | None) -> bool | None:

@@ -44,6 +44,7 @@ class Stock:
         self.low_water = 0
         self._items: dict[Side, deque[Lease]] = {"L": deque(), "R": deque()}
         self._waiting: deque[Pop] = deque()
+        self._is_serving = False
 
     # --- pops
 
@@ -51,28 +52,36 @@ class Stock:
         """What is there, at once; None if somebody has to wait for it."""
         self.largest_pop = max(self.largest_pop, count)
         items = self._items[side]
-        if self.is_closed or len(items) < count or self._someone_waits(side):
+        if self.is_closed or len(items) < count or self._is_serving or self._someone_waits(side):
             return None
-        return self._hand_out(items, count)
+        return self._hand_out(side, count)
 
     def wait(self, pop: Pop) -> None:
         pop.order = self.takes_begun
         self._waiting.append(pop)
 
+    def call_off(self, pop: Pop) -> None:
+        """It waits no more; who stood behind it may find that there is enough for him."""
+        pop.is_over = True
+        self._serve(take=-1, is_exhausted=False)
+
     def taken(self, side: Side, leases: Iterable[Lease], *, take: int, is_exhausted: bool) -> None:
         """What the call number `take` has brought. Serves those who wait."""
         self._items[side].extend(leases)
-        self._serve(side, take=take, is_exhausted=is_exhausted)
+        self._serve(take=take, is_exhausted=is_exhausted)
 
     def put_back(self, side: Side, leases: Sequence[Lease]) -> None:
         """Handed out, but never delivered."""
         self._items[side].extendleft(reversed(leases))
-        self._serve(side, take=-1, is_exhausted=True)
+        self._serve(take=-1, is_exhausted=True)
+
+    def make_do(self) -> None:
+        """Redis has no more: whoever waits gets what is left here, from whichever end."""
+        self._serve(take=-1, is_exhausted=True)
 
     def reopen(self) -> None:
         self.is_closed = False
-        for side in self._items:
-            self._serve(side, take=-1, is_exhausted=True)
+        self._serve(take=-1, is_exhausted=True)
 
     # --- what is in stock
 
@@ -125,32 +134,57 @@ class Stock:
             waiting.popleft()
         return any(pop.side == side and not pop.is_over for pop in waiting)
 
-    def _serve(self, side: Side, *, take: int, is_exhausted: bool) -> None:
+    def _serve(self, *, take: int, is_exhausted: bool) -> None:
+        # Whoever is served may ask again at once, or hang up and put back: that comes after those
+        # who wait already, in another round.
+        if self._is_serving:
+            return
+        self._is_serving = True
+        try:
+            while self._serve_round(take=take, is_exhausted=is_exhausted):
+                pass
+        finally:
+            self._is_serving = False
+
+    def _serve_round(self, *, take: int, is_exhausted: bool) -> bool:
+        """True if somebody was served."""
         still: list[Pop] = []
         line, self._waiting = self._waiting, deque()
-        for pop in line:
-            if pop.is_over:
+        alive = [pop for pop in line if not pop.is_over]
+        for pop in alive:
+            if pop.is_over:  # since then
                 continue
-            items = self._items[pop.side]
+            has_enough = len(self._items[pop.side]) >= pop.count or (is_exhausted and self.size)
             is_behind = any(other.side == pop.side for other in still)
-            has_enough = len(items) >= pop.count or (is_exhausted and bool(items))
-            if pop.side != side or is_behind or self.is_closed:
+            if is_behind or self.is_closed:
                 still.append(pop)
             elif has_enough:
                 pop.is_over = True
-                pop.serve(self._hand_out(items, pop.count))
+                pop.serve(self._hand_out(pop.side, pop.count))
             elif is_exhausted and not pop.is_blocking and pop.order < take:
                 pop.is_over = True
                 pop.serve(())
             else:
                 still.append(pop)
-        # What was served may have asked again already: that comes last.
         self._waiting.extendleft(reversed(still))
+        return len(still) < len(alive)
 
-    def _hand_out(self, items: deque[Lease], count: int) -> list[Lease]:
-        # One that has failed goes alone: it must not take others with it when it fails again.
-        handed = [items.popleft()]
-        if not handed[0].attempts:
-            while len(handed) < count and items and not items[0].attempts:
-                handed.append(items.popleft())
+    def _hand_out(self, side: Side, count: int) -> list[Lease]:
+        items = self._items[side]
+        handed: list[Lease] = []
+        while len(handed) < count:
+            if items:
+                lease = items.popleft()
+            elif others := self._items["L" if side == "R" else "R"]:
+                # The queue between the two ends is empty: its other end is what is left of it.
+                lease = others.pop()
+            else:
+                break
+            # One that has failed goes alone: it must not take others with it when it fails again.
+            if lease.attempts and handed:
+                items.appendleft(lease)
+                break
+            handed.append(lease)
+            if lease.attempts:
+                break
         return handed

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -492,12 +493,83 @@ def test_results_may_go_to_another_redis(store: Any, redis_server: RedisServer) 
         assert len(set(results(target))) == len(results(target))
 
 
+def test_what_lies_in_stock_is_given_back_to_others(store: Any, redis_server: RedisServer) -> None:
+    """A node that was fast and is slow now must not sit on what it has fetched."""
+    store.lpush(QUEUE, *range(2_000))
+    with (
+        Gateway(redis_server.url, node="fast") as fast,
+        Gateway(redis_server.url, node="other") as other,
+    ):
+        run, others = fast.open_run(), other.open_run()
+        with client(run) as container, client(others) as elsewhere:
+            taken = [int(container.brpop(QUEUE)[1]) for _ in range(300)]
+            assert fast.delivery.stock.size > 20
+            # From here on the program sits on its item.
+            soon(lambda: leased(store, fast) == 1, "all but that item is given back")
+            rest = [int(elsewhere.brpop(QUEUE, 5)[1]) for _ in range(1_700)]
+        assert sorted(taken + rest) == list(range(2_000))
+
+
+def test_the_last_items_are_shared_by_all_nodes(store: Any, redis_server: RedisServer) -> None:
+    with Gateway(redis_server.url, node="one") as one, Gateway(redis_server.url, node="two") as two:
+        runs = one.open_run(), two.open_run()
+        store.lpush(QUEUE, *range(1_000))
+        with client(runs[0]) as first, client(runs[1]) as second:
+            for _ in range(450):
+                first.brpop(QUEUE)
+                second.brpop(QUEUE)
+            left = store.llen(QUEUE)
+            assert left + one.delivery.stock.size + two.delivery.stock.size == 100
+            assert max(one.delivery.stock.size, two.delivery.stock.size) <= 60
+
+
+def test_a_node_that_was_frozen_past_its_lease_finds_out_before_it_hands_out_anything(
+    store: Any, redis_server: RedisServer
+) -> None:
+    store.lpush(QUEUE, "a")
+    thaw = threading.Event()
+    with Gateway(redis_server.url, lease_s=1.0) as gateway:
+        run = gateway.open_run()
+        with client(run) as container:
+            container.brpop(QUEUE)
+            container.lpush(OUTPUT, "late")
+            gateway.freeze(thaw)
+            soon(lambda: silent_s(store, gateway) > 1.2, "the lease to run out")
+            reap(redis_server, gateway.node)
+            taken_elsewhere = store.rpop(QUEUE)
+            thaw.set()
+            soon(lambda: gateway.must_end(run) == "leases_lost", "the node to find out")
+        gateway.end_run(run, exit_code=0)
+        gateway.finish()
+    assert taken_elsewhere == b"a"
+    assert results(store) == []
+    assert store.llen(QUEUE) == 0
+
+
+def test_the_last_items_are_had_from_either_side(store: Any, gateway: Gateway) -> None:
+    """Before a program has asked nobody knows from which side it will: what was fetched from the
+    other one must not lie there for ever."""
+    store.rpush(QUEUE, "a", "b", "c")
+    run = gateway.wait_for_work()
+    with client(run) as container:
+        assert container.lpop(QUEUE, 2) == [b"a", b"b"]
+        assert container.blpop(QUEUE, 5)[1] == b"c"
+        assert container.lpop(QUEUE) is None
+
+
 def test_slots_share_the_stock_and_no_item_is_given_twice(store: Any, gateway: Gateway) -> None:
     store.lpush(QUEUE, *range(500))
     runs = gateway.open_run(0), gateway.open_run(1)
     with client(runs[0]) as one, client(runs[1]) as two:
         taken = [(one, two)[n % 2].brpop(QUEUE, 5)[1] for n in range(500)]
     assert sorted(map(int, taken)) == list(range(500))
+
+
+def silent_s(store: Any, gateway: Gateway) -> float:
+    """For how long the node has not renewed, by Redis' clock."""
+    seconds, microseconds = store.time()
+    renewed_ms = store.zscore(gateway.keys.nodes, gateway.node)
+    return float(seconds + microseconds / 1e6 - renewed_ms / 1e3)
 
 
 def connect(run: OpenRun) -> socket.socket:

@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 
 import redis
 
+from gridcore.event_loop import new_event_loop
 from gridcore.lease_queue.keys import QueueKeys
 from gridcore.wire import TaskConfig
 from gridnode.cores import SlotPlace
@@ -65,7 +66,7 @@ class Gateway:
             }
         )
         self._slots = slots
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="gateway")
         self._running: asyncio.Task[None] | None = None
 
@@ -131,9 +132,16 @@ class Gateway:
         """All is told to Redis, and all that is left goes back."""
         self._call(self.delivery.finish())
 
-    def block(self, seconds: threading.Event) -> None:
-        """The node stands still until the event is set, as one that is frozen."""
-        self._loop.call_soon_threadsafe(seconds.wait)
+    def freeze(self, thaw: threading.Event) -> None:
+        """The node stands still until the event is set; it does when this returns."""
+        stands_still = threading.Event()
+
+        def stand_still() -> None:
+            stands_still.set()
+            thaw.wait()
+
+        self._loop.call_soon_threadsafe(stand_still)
+        assert stands_still.wait(WITHIN_S)
 
     def _call(self, awaited: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(awaited, self._loop).result(WITHIN_S)

@@ -1,13 +1,14 @@
 -- Items are done: their leases are closed and their results pushed, a transaction at a time.
 --
 -- KEYS  1 lease:<node>  2 output list  3 stats  4 retry  5 Q
--- ARGV  1 node   2 the commit's name, never used for another
+-- ARGV  1 node   2 the commit's name, never used for another: a series, and a number that counts up
 --       then for each transaction: count of tokens, tokens, count of pushes, then for each push:
 --       where and how ('L' or 'R' of the output list, 'l' or 'r' of Q), count of values, values
 -- Reply a string with a character for each transaction: '1' done; '0' fenced, since one of its
 --       leases is no longer this node's: its results are dropped, what it still holds returns
 --
--- The same commit sent again (its reply was lost) gets the same reply, and does nothing. Leases are
+-- The same commit sent again (its reply was lost) gets the same reply, and does nothing. So does one
+-- that comes after a later one of its series, on a connection that was given up. Leases are
 -- closed before results are pushed: Redis checks its memory before the first write only, and a
 -- Redis that is full can still be drained.
 
@@ -17,6 +18,10 @@ local last = redis.call('HGET', KEYS[3], 'commit:' .. node)
 if last and string.sub(last, 1, #name + 1) == name .. ' ' then
   return string.sub(last, #name + 2)
 end
+local function series_and_number(text) return string.match(text, '^(%S-)(%d+)%f[%s%z]') end
+local series, number = series_and_number(name)
+local last_series, last_number = series_and_number(last or '')
+if series and series == last_series and tonumber(number) < tonumber(last_number) then return '' end
 
 -- The types first: an error after a write would leave that write.
 redis.call('HLEN', KEYS[1])
