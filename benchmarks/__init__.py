@@ -6,6 +6,13 @@
     memory            what agent, hub and store take while there is nothing to do
     container_start   from an item to its result when no container runs yet
     demo_speed        how fast a plain program drains its queue with and without a node around it
+    gateway_speed     plain consumers through the gateway and straight on Redis, and the CPU of each
+    gateway_far       the same with Redis 20 ms away
+    gateway_cost      the gateway's latency, its memory, and what it asks of Redis
+    peers             other Python job queues on Redis, and what they do when a worker is killed
+
+    plain_consumers   the two sides of such a comparison
+    delaying_proxy    puts a server far away
 
 Each runs as `python -m benchmarks.<name>`; README.md holds what they have shown.
 """
