@@ -27,6 +27,9 @@ MAX_NAME_BYTES = 200
 MAX_WRONG_PASSWORDS = 10
 """On one connection. Some clients try twice: with a user name, and without."""
 
+COMMANDS_AT_ONCE = 500
+"""Then it is others' turn."""
+
 _WRITE_AT_ONCE = 64 * 1024
 """Replies that are made before the container must read some."""
 
@@ -53,9 +56,15 @@ Reply = bytes | None
 
 class Conversation:
     def __init__(
-        self, desk: Desk, *, write: Callable[[bytes], None], hang_up: Callable[[str], None]
+        self,
+        desk: Desk,
+        *,
+        write: Callable[[bytes], None],
+        hang_up: Callable[[str], None],
+        in_turn: Callable[[Callable[[], None]], None],
     ) -> None:
-        """`hang_up` is called with the reason, or with none if the container wished it."""
+        """`hang_up` is called with the reason, or with none if the container wished it; `in_turn`
+        with what is to be done when others have had their turn."""
         self.protocol = 2
         self.heard = 0
         """How often something was received; a pipeline counts once."""
@@ -67,12 +76,14 @@ class Conversation:
         self._desk = desk
         self._write = write
         self._hang_up = hang_up
+        self._in_turn = in_turn
         self._id = next(_ids)
         self._name = b""
         self._is_known = False
         self._wrong_passwords = 0
         self._waits = False
         self._is_paused = False
+        self._rests = False
         self._then_ends: Callable[[], None] | None = None
         self._backlog: deque[tuple[Command, int, int]] = deque()
         self._out: list[bytes] = []
@@ -169,8 +180,15 @@ class Conversation:
         )
 
     def _proceed(self) -> None:
-        made = 0
-        while self._backlog and not (self._waits or self.is_closed or self._is_paused):
+        made = handled = 0
+        while self._backlog and not (
+            self._waits or self.is_closed or self._is_paused or self._rests
+        ):
+            if handled == COMMANDS_AT_ONCE:
+                self._rests = True
+                self._in_turn(self._has_rested)
+                break
+            handled += 1
             command, heard, size = self._backlog.popleft()
             self.backlog_bytes -= size
             reply = self._handle(command, heard)
@@ -185,6 +203,10 @@ class Conversation:
         self._flush()
         if self._then_ends and not self._is_owed:
             self._then_ends()
+
+    def _has_rested(self) -> None:
+        self._rests = False
+        self._proceed()
 
     def _flush(self) -> None:
         if self._out:
@@ -275,7 +297,13 @@ class Conversation:
         return self._run_multi()
 
     def _run_multi(self) -> Reply:
+        handled = 0
         while self._to_run:
+            if handled == COMMANDS_AT_ONCE and not self.is_closed:
+                self._waits = True
+                self._in_turn(self._go_on_with_multi)
+                return None
+            handled += 1
             command = self._to_run.popleft()
             own = _OWN.get(command[0].upper())
             reply = own(self, command) if own else None
@@ -288,6 +316,15 @@ class Conversation:
         self.in_exec = False
         self._desk.multi_is_over(self)
         return resp.array(self._replies)
+
+    def _go_on_with_multi(self) -> None:
+        if self.is_closed:
+            return
+        self._waits = False
+        reply = self._run_multi()
+        if reply is not None:
+            self._out.append(reply)
+            self._proceed()
 
     # --- what every client asks
 

@@ -88,7 +88,11 @@ class CommandReader:
                 commands.append(words)
             parsed = end = self._at = newline + 1
         if parsed < len(read):
-            self._begun = bytearray(read[parsed:])
+            if read is data:
+                self._begun = bytearray(data[parsed:])
+            else:
+                # Not a copy: a large command comes in very many pieces.
+                del self._begun[:parsed]
             self._at -= parsed
         else:
             if read is data and len(data) < _REMEMBERED_BYTES:

@@ -10,6 +10,8 @@ import asyncio
 import socket
 import sys
 import time
+from collections import deque
+from collections.abc import Callable
 
 from gridcore.logs import EventLog
 from gridnode.gateway import resp
@@ -18,6 +20,9 @@ from gridnode.gateway.desk import Desk
 
 MAX_CONNECTIONS = 128
 """Of one slot. A program with one core has no use for more."""
+
+BACKLOG = 1_024
+"""Who knocks while that many wait to be let in knocks again after a second."""
 
 MAX_SLOT_BYTES = 128 * 1024 * 1024
 """Commands that are not complete, or wait for the answer to the one before; and replies that are
@@ -37,6 +42,13 @@ READ_AT_ONCE = 64 * 1024
 
 RECEIPT_SETTLES_S = 0.005
 """What was sent just as the peer ended is refused within a moment, or has been read."""
+
+SHARE_S = 0.002
+"""What one slot may take of a round of the event loop before it is others' turn: a flood of
+commands in one must not be felt in the others."""
+
+LITTLE_S = 0.0003
+"""What takes no longer is not counted."""
 
 IMPATIENT_AFTER_S = 0.002
 IMPATIENT_SETTLES_S = 0.1
@@ -68,6 +80,8 @@ class SlotServer:
         self._server: asyncio.Server | None = None
         self._closed_for: set[str] = set()
         self._listening: socket.socket | None = None
+        self._used_s = 0.0
+        self._in_turn: deque[Callable[[], None]] = deque()
 
     async def listen_on(self, listening: socket.socket) -> None:
         if self._listening is listening and self._server:
@@ -76,7 +90,7 @@ class SlotServer:
         self._listening = listening
         # The socket stays its owner's: asyncio closes what it is given.
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: _Connection(self), sock=listening.dup()
+            lambda: _Connection(self), sock=listening.dup(), backlog=BACKLOG
         )
 
     async def quiet(self) -> None:
@@ -128,6 +142,34 @@ class SlotServer:
     def is_over_budget(self) -> bool:
         return sum(connection.kept_bytes for connection in self._connections) > MAX_SLOT_BYTES
 
+    @property
+    def has_time(self) -> bool:
+        return self._used_s < SHARE_S and not self._in_turn
+
+    def used(self, seconds: float) -> None:
+        if not (self._used_s or self._in_turn):
+            asyncio.get_running_loop().call_soon(self._next_round)
+        self._used_s += seconds
+
+    def in_turn(self, then: Callable[[], None]) -> None:
+        """Does that in one of the next rounds of the event loop."""
+        if not (self._used_s or self._in_turn):
+            asyncio.get_running_loop().call_soon(self._next_round)
+        self._in_turn.append(then)
+
+    def _next_round(self) -> None:
+        used_s = 0.0
+        began_s = time.monotonic()
+        # What is added meanwhile is for another round.
+        for _ in range(len(self._in_turn)):
+            self._in_turn.popleft()()
+            used_s = time.monotonic() - began_s
+            if used_s > SHARE_S:
+                break
+        self._used_s = used_s if self._in_turn else 0.0
+        if self._in_turn:
+            asyncio.get_running_loop().call_soon(self._next_round)
+
     def note_closed(self, reason: str, detail: object = "") -> None:
         # Once a run: a hostile one must not fill the log.
         if reason not in self._closed_for:
@@ -146,6 +188,9 @@ class _Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._conversation: Conversation | None = None
         self._goes_on = False
+        self._waits_for_turn = False
+        self._is_unread = False
+        """The peer does not read what it is sent."""
         self._is_settled = False
         self._settling: asyncio.TimerHandle | None = None
         self._settles_at_s = 0.0
@@ -175,7 +220,9 @@ class _Connection(asyncio.BufferedProtocol):
             transport.close()
             return
         self._transport = transport
-        self._conversation = Conversation(desk, write=transport.write, hang_up=self._hang_up)
+        self._conversation = Conversation(
+            desk, write=transport.write, hang_up=self._hang_up, in_turn=self._do_in_turn
+        )
         self._login_timer = asyncio.get_running_loop().call_later(
             LOGIN_WITHIN_S, self._must_have_logged_in
         )
@@ -184,16 +231,48 @@ class _Connection(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._conversation is None:
+        if self._transport is None:
+            return
+        self._heard_at_s = time.monotonic()
+        data = bytes(self._buffer[:nbytes])
+        if self._server.has_time:
+            self._take(data)
+            spent_s = time.monotonic() - self._heard_at_s
+            if spent_s > LITTLE_S:
+                self._server.used(spent_s)
+        else:
+            self._do_in_turn(lambda: self._take(data))
+
+    def _do_in_turn(self, then: Callable[[], None]) -> None:
+        """Until then nothing more is read."""
+        assert self._transport is not None
+        self._waits_for_turn = True
+        self._transport.pause_reading()
+
+        def go_on() -> None:
+            self._waits_for_turn = False
+            then()
+            self._read_on()
+
+        self._server.in_turn(go_on)
+
+    def _read_on(self) -> None:
+        assert self._transport is not None
+        if not (self._is_unread or self._waits_for_turn or self._transport.is_closing()):
+            self._transport.resume_reading()
+
+    def _take(self, data: bytes) -> None:
+        assert self._conversation is not None
+        assert self._transport is not None
+        if self._transport.is_closing():
             return
         try:
-            commands = self._reader.feed(bytes(self._buffer[:nbytes]))
+            commands = self._reader.feed(data)
         except resp.ProtocolError as error:
             self._refuse("Protocol error", str(error))
             return
-        self._heard_at_s = time.monotonic()
         goes_on = self._goes_on
-        self._goes_on = bool(self._reader.kept_bytes) or nbytes == READ_AT_ONCE
+        self._goes_on = bool(self._reader.kept_bytes) or len(data) == READ_AT_ONCE
         self._conversation.receive(commands, goes_on=goes_on)
         if goes_on or self._goes_on or self._conversation.backlog_bytes:
             self._check_budget()
@@ -240,12 +319,14 @@ class _Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         if self._transport and self._conversation:
+            self._is_unread = True
             self._transport.pause_reading()
             self._conversation.pause()
 
     def resume_writing(self) -> None:
         if self._transport and self._conversation:
-            self._transport.resume_reading()
+            self._is_unread = False
+            self._read_on()
             self._conversation.resume()
 
     def settle_now(self) -> None:

@@ -8,6 +8,7 @@ assert peer.ask("AUTH SECRET", "RPOP work") == [b"OK", b"a"]
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -129,7 +130,10 @@ class Peer:
         """All that was written to it, byte for byte."""
         self.hung_up_for: str | None = None
         """The reason; empty if it was its own wish."""
-        self.conversation = Conversation(desk, write=self._write, hang_up=self._hang_up)
+        self.turns: deque[Callable[[], None]] = deque()
+        self.conversation = Conversation(
+            desk, write=self._write, hang_up=self._hang_up, in_turn=self.turns.append
+        )
         self._commands = CommandReader()
         self._replies = hiredis.Reader()
         if logged_in:
@@ -142,6 +146,8 @@ class Peer:
 
     def ask_in_bytes(self, *pieces: bytes) -> list[Any]:
         self.conversation.receive(self._commands.feed(b"".join(pieces)))
+        while self.turns:
+            self.turns.popleft()()
         return self.replies()
 
     def replies(self) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import hiredis
@@ -661,6 +662,39 @@ def test_a_multi_that_is_spoilt_keeps_nothing(peer: Peer) -> None:
     peer.ask("MULTI", *["PING"] * 100, "GET x")
     peer.ask(*["PING"] * 100)
     assert peer.conversation.backlog_bytes == 0
+
+
+@pytest.mark.parametrize("multi", [False, True])
+def test_a_long_pipeline_is_carried_out_in_turns(peer: Peer, multi: bool) -> None:
+    words = [f"ECHO {n}" for n in range(1_800)]
+    commands = ["MULTI", *words, "EXEC"] if multi else words
+    expected = [b"%d" % n for n in range(1_800)]
+    begun = 0
+
+    def count(then: Callable[[], None]) -> None:
+        nonlocal begun
+        begun += 1
+        peer.turns.append(then)
+
+    peer.conversation._in_turn = count
+    replies = peer.ask(*commands, "PING")
+    assert begun >= 3
+    assert replies[-1] == b"PONG"
+    assert (replies[-2] if multi else replies[:-1]) == expected
+
+
+def test_a_multi_whose_connection_is_gone_between_two_turns_is_carried_out(
+    peer: Peer, outside: FakeOutside, desk: Desk
+) -> None:
+    desk.stock.taken("R", leases(b"a"), take=0, is_exhausted=False)
+    peer.ask(f"RPOP {QUEUE}")
+    pushes = [pack("LPUSH", OUTPUT, f"{n}") for n in range(1_200)]
+    peer.conversation.receive(peer._commands.feed(pack("MULTI") + b"".join(pushes) + pack("EXEC")))
+    while not peer.conversation.in_exec:
+        peer.turns.popleft()()
+    peer.vanish(was_read=False)
+    desk.ended(well=True, is_to_blame=True)
+    assert len(outside.results) == 1_200
 
 
 def test_a_container_that_does_not_read_is_made_no_more_replies(peer: Peer) -> None:
