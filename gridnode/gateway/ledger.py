@@ -206,8 +206,8 @@ class Ledger:
             self._line.up(link)
             self._is_empty = False
             self._wanted.set()
-            if not self._outbox.is_empty:
-                self._to_send.set()
+            # Even if nothing is left: what was under way when the line went down may have been it.
+            self._to_send.set()
             group.create_task(self._take_loop(queue))
             group.create_task(self._watch_loop(watching, queue))
             group.create_task(self._send_loop(queue))

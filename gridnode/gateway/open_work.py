@@ -34,6 +34,7 @@ class Delivery:
         "connection",
         "in_group",
         "is_done",
+        "is_interrupted",
         "is_seen",
         "kept_in",
         "leases",
@@ -64,6 +65,8 @@ class Delivery:
         """There is evidence that the program has read the reply."""
         self.is_done = False
         self.in_group = False
+        self.is_interrupted = False
+        """Its connection was given up in the middle of a call, which the program may try again."""
 
 
 class OpenWork:
@@ -109,6 +112,7 @@ class OpenWork:
                     continue
                 delivery.connection = None
                 delivery.is_seen = True
+                delivery.is_interrupted = not was_read
             kept.append(delivery)
         self.deliveries = kept
         if undelivered:
@@ -122,24 +126,26 @@ class OpenWork:
     # --- what is done
 
     def asks_for_more(self, connection: Connection, heard: int) -> list[Transaction]:
-        """The program is done with what that connection carried; if it carried nothing, with what
-        is seen and has no connection any more.
+        """The program is done with what that connection carried, and with what came on one that was
+        closed in order.
 
-        After a node has stood still every thread has a new connection. One goes on with the item
-        that it has in hand, while another asks again for what it was not given.
+        If one was given up in the middle of a call, the program may be about to try that again, in
+        another thread than this: only who has nothing else in hand, and does not just ask again for
+        what it was not given, can be the one that was interrupted, and goes on.
         """
-        done = [
-            d
-            for d in self.deliveries
-            if d.connection is connection and d.round < heard and not d.is_done
-        ]
-        if not done:
-            if self._to_be_asked_again:
-                self._to_be_asked_again -= 1
-            else:
-                done = [d for d in self.deliveries if d.connection is None]
-        for delivery in done:
-            delivery.is_done = delivery.is_seen = True
+        has_own = False
+        without: list[Delivery] = []
+        for delivery in self.deliveries:
+            if delivery.connection is None:
+                without.append(delivery)
+            elif delivery.connection is connection and delivery.round < heard:
+                has_own = has_own or not delivery.is_done
+                delivery.is_done = delivery.is_seen = True
+        asks_again = not has_own and self._to_be_asked_again > 0
+        self._to_be_asked_again -= asks_again
+        for delivery in without:
+            if not delivery.is_interrupted or not (has_own or asks_again):
+                delivery.is_done = True
         return self._settle()
 
     def is_done_with(

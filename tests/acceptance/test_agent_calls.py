@@ -419,7 +419,7 @@ def test_what_another_version_of_the_hub_has_stored_is_left_out(
             "gc:{hub}:tasks", "t", stored.replace("of tomorrow", "direct")[:-1] + ', "new": 1}'
         )
 
-    assert "task_unreadable" in hub.log
+    wait_until(lambda: "task_unreadable" in hub.log, within_s=10, what="the hub says what it skips")
     assert hub.task("t")["state"] == "running"
     assert hub.nodes() == []
     assert beat(hub, "n")["stop_requested"] is False

@@ -86,6 +86,7 @@ def in_a_transaction(first: bytes, second: bytes) -> None:
 def loop(give: Callable[[bytes, bytes], None], client: Any = source) -> None:
     while popped := client.brpop(items, wait_s):
         if work(popped[1], give):
+            client.close()
             break
 
 

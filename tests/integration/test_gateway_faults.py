@@ -214,3 +214,18 @@ def test_a_thread_that_asks_again_says_nothing_of_what_another_works_on() -> Non
     one.ask(f"BRPOP {QUEUE} 0")
 
     assert outside.results == [b"of-a", b"more-of-a"]
+
+
+def test_an_item_whose_connection_was_closed_in_order_is_not_waited_for() -> None:
+    """A thread that ended had closed its connection, and no pop of the others told that its last
+    item was done: after 64 of theirs all waited for it."""
+    outside = FakeOutside()
+    desk = make_desk([b"a", b"b", b"c"], outside=outside)
+    one, two = Peer(desk, logged_in=True), Peer(desk, logged_in=True)
+    assert one.ask(f"RPOP {QUEUE}", f"LPUSH {OUTPUT} of-a") == [b"a", 1]
+    assert two.ask(f"RPOP {QUEUE}", f"LPUSH {OUTPUT} of-b") == [b"b", 1]
+
+    one.vanish(was_read=True)
+    assert two.ask(f"RPOP {QUEUE}") == [b"c"]
+
+    assert outside.results == [b"of-a", b"of-b"]
