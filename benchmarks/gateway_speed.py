@@ -44,7 +44,7 @@ PARTS = {
     "one-by-one": _Part(
         "two consumers, item by item", ONE_BY_ONE, 40_000, aim_ratio="1.0, no less than 0.8"
     ),
-    "batches": _Part("two consumers, batches of 100", IN_BATCHES, 600_000, aim_per_s="100,000"),
+    "batches": _Part("two consumers, batches of 100", IN_BATCHES, 1_500_000, aim_per_s="100,000"),
 }
 
 

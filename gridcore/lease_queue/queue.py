@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha1
 from importlib import resources
+from itertools import repeat
 from typing import Any, Literal, NamedTuple, Protocol
 
 from redis.exceptions import NoScriptError
@@ -58,6 +60,10 @@ class Lease(NamedTuple):
     attempts: int
     """How many runs of this item have failed so far."""
     payload: bytes
+
+
+_new_lease = partial(tuple.__new__, Lease)
+"""What the class itself does, in a third of the time."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,8 @@ class LeaseQueue:
             [keys.queue, keys.inbox(node), keys.retry, keys.lease(node), keys.nodes, keys.stats],
             [node, side, count, prefix, number],
         )
-        leases = [Lease(f"{prefix}{number + i}", 0, payload) for i, payload in enumerate(payloads)]
+        tokens = [f"{prefix}{i}" for i in range(number, number + len(payloads))]
+        leases = list(map(_new_lease, zip(tokens, repeat(0), payloads, strict=False)))
         for i, failed in enumerate(attempts):
             leases[i] = leases[i]._replace(attempts=failed)
         return Taken(leases, waiting, next_due_ms if next_due_ms >= 0 else None, nodes)
@@ -141,13 +148,10 @@ class LeaseQueue:
         """
         arguments: list[str | bytes | int] = [node, name]
         for transaction in transactions:
-            arguments.append(len(transaction.tokens))
-            arguments += transaction.tokens
-            arguments.append(len(transaction.results))
-            for push in transaction.results:
-                arguments.append(push.side.lower() if push.to_input else push.side)
-                arguments.append(len(push.values))
-                arguments += push.values
+            tokens, results = transaction
+            arguments += (len(tokens), *tokens, len(results))
+            for side, values, to_input in results:
+                arguments += (side.lower() if to_input else side, len(values), *values)
         keys = self.keys
         verdicts: bytes = await self._run(
             "commit",

@@ -116,7 +116,11 @@ class Conversation:
             self._proceed()
             return
         # One command, and nothing before it: nearly always.
-        reply = self._handle(commands[0], heard)
+        command = commands[0]
+        if self._is_known and self._multi is None and command[0] in DESK_COMMANDS:
+            reply = self._desk.command(self, command, heard)
+        else:
+            reply = self._handle(command, heard)
         if reply is None:
             self._waits = True
         elif reply:

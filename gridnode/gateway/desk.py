@@ -111,7 +111,8 @@ class _Exec:
     done: list[Delivery] = field(default_factory=list)
 
 
-class _LastPushes(NamedTuple):
+@dataclass(eq=False, slots=True)
+class _LastPushes:
     """What one connection has pushed with the last bytes that came from it."""
 
     heard: int
@@ -153,6 +154,7 @@ class Desk:
         self.rules = rules
         self.input = rules.input_queue.encode()
         self.output = rules.output_queue.encode()
+        self._pair_begins = b"*2\r\n%b$" % resp.bulk(self.input)
         self.stock = stock
         self.outside = outside
         self._counters = counters
@@ -183,7 +185,7 @@ class Desk:
     # --- what conversations bring
 
     def command(self, conversation: Conversation, command: Command, heard: int) -> Reply:
-        handler = _HANDLERS.get(command[0].upper())
+        handler = _HANDLERS.get(command[0]) or _HANDLERS.get(command[0].upper())
         try:
             if handler:
                 return handler(self, conversation, command, heard)
@@ -312,13 +314,17 @@ class Desk:
             return None
         if conversation.in_exec:
             self.multi_is_over(conversation)
-        order = order._replace(most=min(order.most, MAX_ITEMS_AT_ONCE))
+        if order.most > MAX_ITEMS_AT_ONCE:
+            order = order._replace(most=MAX_ITEMS_AT_ONCE)
         last = self._last_pushes.get(conversation)
         if last and last.heard != heard:
             del self._last_pushes[conversation]
         if ack == "next":
-            self._note_pace()
-            self._commit(self.work.asks_for_more(conversation, heard))
+            if self._last_delivery:
+                self._note_pace(*self._last_delivery)
+            done = self.work.asks_for_more(conversation, heard)
+            if done:
+                self._commit(done)
         else:
             self.work.heard_from(conversation, heard)
         if ack == "explicit" and order.moves_to is None:
@@ -728,17 +734,16 @@ class Desk:
     def _commit(self, transactions: list[Transaction]) -> None:
         if not transactions:
             return
-        self._counters.committed += sum(len(t.tokens) for t in transactions)
+        for transaction in transactions:
+            self._counters.committed += len(transaction.tokens)
         if self._unread_pushes and any(t.results for t in transactions):
             # The program has gone on without sending them again.
             self._unread_pushes.clear()
         self.outside.commit(transactions)
-        self._unpark()
+        if self._parked:
+            self._unpark()
 
-    def _note_pace(self) -> None:
-        if self._last_delivery is None:
-            return
-        at_s, count = self._last_delivery
+    def _note_pace(self, at_s: float, count: int) -> None:
         self._last_delivery = None
         seconds = (self.outside.now_s() - at_s) / count
         before = self._counters.seconds_per_item
@@ -757,7 +762,8 @@ class Desk:
         return then
 
     def _pair(self, leases: Sequence[Lease], conversation: Conversation) -> bytes:  # noqa: ARG002
-        return resp.pair(self.input, leases[0].payload)
+        payload = leases[0].payload
+        return self._pair_begins + b"%d\r\n%b\r\n" % (len(payload), payload)
 
     def _key_and_many(self, leases: Sequence[Lease], conversation: Conversation) -> bytes:
         return resp.array([resp.bulk(self.input), _many(leases, conversation)])

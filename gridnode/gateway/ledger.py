@@ -270,8 +270,7 @@ class Ledger:
 
     # --- Outside, for desks
 
-    def now_s(self) -> float:
-        return time.monotonic()
+    now_s = staticmethod(time.monotonic)
 
     def after(self, delay_s: float, then: Callable[[], None]) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(delay_s, then)
@@ -487,18 +486,18 @@ class Ledger:
             strays = self._outbox.without_strays()
             if not strays:
                 raise
-            for stray in strays:
-                if stray.then:
-                    stray.then(refusal)
+            for _, _, then in strays:
+                if then:
+                    then(refusal)
             self._to_send.set()
             return
         self._outbox.was_answered()
         fenced = verdicts.count(False)
         if fenced:
             log.warning("commits_fenced", task=self._task.task_name, count=fenced)
-        for one in commit.waiting:
-            if one.then:
-                one.then(None)
+        for _, _, then in commit.waiting:
+            if then:
+                then(None)
         if fenced:
             raise _StartOver("some items of this node are others' now")
 

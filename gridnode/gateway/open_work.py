@@ -194,7 +194,10 @@ class OpenWork:
 
     @property
     def is_overgrown(self) -> bool:
-        return sum(d.is_done for d in self.deliveries) >= LARGEST_GROUP
+        deliveries = self.deliveries
+        return len(deliveries) >= LARGEST_GROUP and (
+            sum(d.is_done for d in deliveries) >= LARGEST_GROUP
+        )
 
     @property
     def open_items(self) -> int:
@@ -223,9 +226,12 @@ class OpenWork:
         deliveries = self.deliveries
         if len(deliveries) == 1 and deliveries[0].is_done:
             # What nearly every program comes to: one delivery, and all results are its own.
-            ready = [Transaction(_tokens(deliveries), self.held)]
+            tokens = [lease.token for lease in deliveries[0].leases]
+            ready = [Transaction(tokens, self.held)]
             self._all_is_committed([])
             return ready
+        if not deliveries and not self.held:
+            return []
         ready, kept = [], []
         for delivery in self.deliveries:
             if delivery.is_done and not delivery.in_group:
@@ -248,7 +254,10 @@ class OpenWork:
 
 def size_of(push: Push) -> int:
     """About what it takes to keep it: small results are more than their bytes."""
-    return 160 + sum(map(len, push.values)) + 48 * len(push.values)
+    size = 160
+    for value in push.values:
+        size += 48 + len(value)
+    return size
 
 
 def _tokens(deliveries: Sequence[Delivery]) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from gridcore.lease_queue.queue import GivenBack, Transaction
 
@@ -25,10 +24,8 @@ RETURN_AT_ONCE = 1_000
 Verdict = Callable[[Exception | None], None]
 
 
-class Waiting(NamedTuple):
-    transaction: Transaction
-    size: int
-    then: Verdict | None
+Waiting = tuple[Transaction, int, Verdict | None]
+"""A transaction, about its size, and who is told. A plain tuple, as one is made for every item."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Commit:
 
     @property
     def transactions(self) -> list[Transaction]:
-        return [one.transaction for one in self.waiting]
+        return [transaction for transaction, _, _ in self.waiting]
 
 
 class Outbox:
@@ -55,8 +52,9 @@ class Outbox:
         for transaction in transactions:
             size = 64 * (1 + len(transaction.tokens))
             for push in transaction.results:
-                size += 16 * len(push.values) + sum(map(len, push.values))
-            self._waiting.append(Waiting(transaction, size, then))
+                for value in push.values:
+                    size += 16 + len(value)
+            self._waiting.append((transaction, size, then))
             self._bytes += size
 
     def give_back(self, items: Sequence[GivenBack]) -> None:
@@ -76,7 +74,7 @@ class Outbox:
 
     def tokens(self) -> set[str]:
         """Of all leases that it has something to say about."""
-        found = {token for w in self._waiting for token in w.transaction.tokens}
+        found = {token for transaction, _, _ in self._waiting for token in transaction.tokens}
         found |= {item.token for item in self._returned}
         if self.current:
             found |= {token for t in self.current.transactions for token in t.tokens}
@@ -89,7 +87,8 @@ class Outbox:
             size = 0
             while self._waiting and len(chosen) < COMMIT_AT_ONCE and size < COMMIT_BYTES_AT_ONCE:
                 chosen.append(self._waiting.popleft())
-                size += chosen[-1].size
+                _, its_size, _ = chosen[-1]
+                size += its_size
             self._number += 1
             self.current = Commit(f"{self._prefix}{self._number}", chosen)
         return self.current
@@ -97,16 +96,19 @@ class Outbox:
     def was_answered(self) -> None:
         """The commit under way is applied, or is not to be tried again."""
         assert self.current is not None
-        self._bytes -= sum(one.size for one in self.current.waiting)
+        self._bytes -= sum(size for _, size, _ in self.current.waiting)
         self.current = None
 
     def without_strays(self) -> list[Waiting]:
         """Takes the transactions without items out of the commit under way: alone in a commit they
         have nothing to take away, and a Redis that is full refuses the whole."""
         assert self.current is not None
-        strays = [one for one in self.current.waiting if not one.transaction.tokens]
-        kept = [one for one in self.current.waiting if one.transaction.tokens]
-        self._bytes -= sum(one.size for one in strays)
+        strays: list[Waiting] = []
+        kept: list[Waiting] = []
+        for one in self.current.waiting:
+            transaction, _, _ = one
+            (kept if transaction.tokens else strays).append(one)
+        self._bytes -= sum(size for _, size, _ in strays)
         self._number += 1
         self.current = Commit(f"{self._prefix}{self._number}", kept) if kept else None
         return strays

@@ -88,9 +88,11 @@ class SlotServer:
             return
         await self.close()
         self._listening = listening
+        loop = asyncio.get_running_loop()
+        kind = _BufferedConnection if isinstance(loop, asyncio.BaseEventLoop) else _Connection
         # The socket stays its owner's: asyncio closes what it is given.
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: _Connection(self), sock=listening.dup(), backlog=BACKLOG
+        self._server = await loop.create_server(
+            lambda: kind(self), sock=listening.dup(), backlog=BACKLOG
         )
 
     async def quiet(self) -> None:
@@ -177,11 +179,7 @@ class SlotServer:
             log.warning("connection_closed", slot=self._slot, reason=reason, detail=detail)
 
 
-class _Connection(asyncio.BufferedProtocol):
-    # One buffer for all, as what is in it is read at once. (For a plain Protocol asyncio allocates
-    # a quarter of a megabyte for each read, which takes longer than all else that is done here.)
-    _buffer = memoryview(bytearray(READ_AT_ONCE))
-
+class _Connection(asyncio.Protocol):
     def __init__(self, server: SlotServer) -> None:
         self._server = server
         self._reader = resp.CommandReader()
@@ -227,14 +225,10 @@ class _Connection(asyncio.BufferedProtocol):
             LOGIN_WITHIN_S, self._must_have_logged_in
         )
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
+    def data_received(self, data: bytes) -> None:
         if self._transport is None:
             return
         self._heard_at_s = time.monotonic()
-        data = bytes(self._buffer[:nbytes])
         if self._server.has_time:
             self._take(data)
             spent_s = time.monotonic() - self._heard_at_s
@@ -272,7 +266,7 @@ class _Connection(asyncio.BufferedProtocol):
             self._refuse("Protocol error", str(error))
             return
         goes_on = self._goes_on
-        self._goes_on = bool(self._reader.kept_bytes) or len(data) == READ_AT_ONCE
+        self._goes_on = bool(self._reader.kept_bytes) or len(data) >= READ_AT_ONCE
         self._conversation.receive(commands, goes_on=goes_on)
         if goes_on or self._goes_on or self._conversation.backlog_bytes:
             self._check_budget()
@@ -375,6 +369,20 @@ class _Connection(asyncio.BufferedProtocol):
         self._transport.close()
         if self._transport.get_write_buffer_size():
             asyncio.get_running_loop().call_later(GOODBYE_S, self._transport.abort)
+
+
+class _BufferedConnection(_Connection, asyncio.BufferedProtocol):
+    """For asyncio's own loop, which for a plain Protocol allocates a quarter of a megabyte for each
+    read; that takes longer than all else that is done here."""
+
+    # One for all, as what is in it is read at once.
+    _buffer = memoryview(bytearray(READ_AT_ONCE))
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._buffer[:nbytes]))
 
 
 def _was_read(transport: asyncio.Transport | None) -> bool | None:

@@ -50,10 +50,15 @@ class Stock:
 
     def pop(self, side: Side, count: int) -> list[Lease] | None:
         """What is there, at once; None if somebody has to wait for it."""
-        self.largest_pop = max(self.largest_pop, count)
+        if count > self.largest_pop:
+            self.largest_pop = count
         items = self._items[side]
-        if self.is_closed or len(items) < count or self._is_serving or self._someone_waits(side):
+        if self.is_closed or len(items) < count or self._is_serving:
             return None
+        if self._waiting and self._someone_waits(side):
+            return None
+        if count == 1:
+            return [items.popleft()]
         return self._hand_out(side, count)
 
     def wait(self, pop: Pop) -> None:
@@ -87,7 +92,7 @@ class Stock:
 
     @property
     def is_low(self) -> bool:
-        return self.size <= self.low_water
+        return len(self._items["L"]) + len(self._items["R"]) <= self.low_water
 
     @property
     def size(self) -> int:

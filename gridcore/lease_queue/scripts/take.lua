@@ -15,12 +15,16 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local attempts, payloads, leases = {}, {}, {}
 
-local function lease(payload, failed, from)
-  payloads[#payloads + 1] = payload
-  leases[#leases + 1] = prefix .. string.format('%d', number)
-  leases[#leases + 1] = failed .. ' ' .. from .. ' ' .. now .. '\n' .. payload
+local count = 0
+local function lease(payload, header)
+  count = count + 1
+  payloads[count] = payload
+  leases[2 * count - 1] = prefix .. string.format('%d', number)
+  leases[2 * count] = header .. payload
   number = number + 1
 end
+-- Made once: for thousands of items that takes longer than all else here.
+local fresh = '0 ' .. side .. ' ' .. now .. '\n'
 
 -- The types first: an error after a write would leave that write.
 redis.call('LLEN', KEYS[1])
@@ -34,18 +38,18 @@ if wanted > 0 then
     redis.call('ZREM', KEYS[3], member)
     local failed, from, at = string.match(member, '^%S+ (%d+) ([LR]) %d+\n()')
     attempts[#attempts + 1] = tonumber(failed)
-    lease(string.sub(member, at), failed, from)
+    lease(string.sub(member, at), failed .. ' ' .. from .. ' ' .. now .. '\n')
   end
 end
 if #payloads < wanted then
   for _, payload in ipairs(redis.call('LPOP', KEYS[2], wanted - #payloads) or {}) do
-    lease(payload, 0, side)
+    lease(payload, fresh)
   end
 end
 if #payloads < wanted then
   local pop = side == 'L' and 'LPOP' or 'RPOP'
   for _, payload in ipairs(redis.call(pop, KEYS[1], wanted - #payloads) or {}) do
-    lease(payload, 0, side)
+    lease(payload, fresh)
   end
 end
 
