@@ -11,23 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from gridcore.lease_queue.queue import Lease, Push, Side, Transaction
 from gridcore.wire import AckMode
-from gridnode.gateway import looks, resp
-from gridnode.gateway.arguments import (
-    Refused,
-    count_of,
-    shown,
-    side_of,
-    timeout_of,
-    with_code,
-    wrong_number,
-)
+from gridnode.gateway import looks, own_lists, pop_commands, resp
+from gridnode.gateway.arguments import Refused, shown, with_code, wrong_number
 from gridnode.gateway.conversation import Conversation, Reply
 from gridnode.gateway.foreign import KeyRules
 from gridnode.gateway.open_work import Delivery, OpenWork, size_of
+from gridnode.gateway.outside import NotAllowed, Outside, Then, Timer
+from gridnode.gateway.pop_commands import PopOrder
+from gridnode.gateway.repeated_pushes import RepeatedPushes, Stray
 from gridnode.gateway.resp import Command
 from gridnode.gateway.stock import Pop, Stock
 
@@ -40,37 +35,6 @@ bring the whole queue to this node."""
 
 LONGEST_BARRIER_S = 300.0
 """A pop waits for the run's other threads no longer; see OpenWork.is_overgrown."""
-
-Then = Callable[[Any], None]
-
-
-class Timer(Protocol):
-    def cancel(self) -> object: ...
-
-
-class Outside(Protocol):
-    """What a desk needs of the node."""
-
-    def now_s(self) -> float: ...
-
-    def commit(self, transactions: Sequence[Transaction]) -> None: ...
-
-    def push_through(self, pushes: Sequence[Push], then: Then) -> None:
-        """Results that belong to no item; `then` gets None when they are in Redis, or an error."""
-
-    def ask(self, command: Command, then: Then) -> None:
-        """Asks the Redis of the input queue; `then` gets the answer, or an error."""
-
-    def ask_output(self, command: Command, then: Then) -> None: ...
-
-    def pass_on(self, command: Command, then: Then) -> None:
-        """A command on further keys, if all of them are allowed."""
-
-    def wants_items(self) -> None: ...
-
-    def after(self, delay_s: float, then: Callable[[], None]) -> Timer: ...
-
-    def note_forced_group(self, after_s: float) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -111,36 +75,6 @@ class _Exec:
     done: list[Delivery] = field(default_factory=list)
 
 
-@dataclass(eq=False, slots=True)
-class _LastPushes:
-    """What one connection has pushed with the last bytes that came from it."""
-
-    heard: int
-    commands: list[Command]
-
-
-@dataclass(eq=False)
-class _Stray:
-    """A push that belongs to no item, and is not in Redis yet."""
-
-    asker: Conversation
-    """Who is answered: the last one that has sent it."""
-    command: Command
-
-
-class PopOrder(NamedTuple):
-    """A pop as it was asked for."""
-
-    side: Side
-    most: int
-    block_s: float | None
-    """None: it does not wait; 0: for ever."""
-    encode: Callable[[Sequence[Lease], Conversation], bytes]
-    nil: Callable[[Conversation], bytes]
-    moves_to: bytes | None = None
-    moves_side: Side = "L"
-
-
 class Desk:
     def __init__(
         self, rules: Rules, *, secret: bytes, stock: Stock, outside: Outside, counters: Counters
@@ -154,7 +88,6 @@ class Desk:
         self.rules = rules
         self.input = rules.input_queue.encode()
         self.output = rules.output_queue.encode()
-        self._pair_begins = b"*2\r\n%b$" % resp.bulk(self.input)
         self.stock = stock
         self.outside = outside
         self._counters = counters
@@ -169,16 +102,11 @@ class Desk:
         """Of those that wait or are parked."""
         self._own_lists: set[bytes] = set()
         self._execs: dict[Conversation, _Exec] = {}
-        self._last_pushes: dict[Conversation, _LastPushes] = {}
-        self._unread_pushes: list[Command] = []
-        """They are carried out, but their connection was given up before the reply was read: the
-        program may send them again, and then they count once."""
-        self._strays: list[_Stray] = []
+        self._repeated = RepeatedPushes()
         self._through_bytes = 0
         """Of results that belong to no item, and are not in Redis yet."""
         self._last_delivery: tuple[float, int] | None = None
-        self._last_brpop: Command = []
-        self._last_order = PopOrder("R", 1, 0.0, self._pair, _nil_array)
+        self.usual_pop: tuple[Command, PopOrder] = _NO_POP
         self._is_over = False
         self._is_draining = False
 
@@ -243,15 +171,10 @@ class Desk:
         return False
 
     def _may_not_have_read(self, conversation: Conversation) -> bool:
-        last = self._last_pushes.get(conversation)
-        return self.work.has_unseen(conversation) or (
-            last is not None and last.heard == conversation.heard
-        )
+        return self.work.has_unseen(conversation) or self._repeated.may_be_unread(conversation)
 
     def hung_up(self, conversation: Conversation, *, was_read: bool) -> None:
-        last = self._last_pushes.pop(conversation, None)
-        if last and not was_read and last.heard == conversation.heard:
-            self._unread_pushes += last.commands
+        self._repeated.closed(conversation, was_read=was_read)
         for delivery in self.work.closed(conversation, was_read=was_read):
             self._counters.taken -= len(delivery.leases)
             self.stock.put_back(delivery.side, delivery.leases)
@@ -301,14 +224,14 @@ class Desk:
 
     # --- pops
 
-    def _pop(self, conversation: Conversation, heard: int, order: PopOrder) -> Reply:
+    def pop(self, conversation: Conversation, heard: int, order: PopOrder) -> Reply:
         ack = self.rules.ack
         if self._unsettled and ack == "next" and self._is_to_wait_for_receipts():
             self._postponed.append(
                 (
                     conversation,
                     order.block_s is not None,
-                    lambda: self._pop(conversation, heard, order),
+                    lambda: self.pop(conversation, heard, order),
                 )
             )
             return None
@@ -316,9 +239,7 @@ class Desk:
             self.multi_is_over(conversation)
         if order.most > MAX_ITEMS_AT_ONCE:
             order = order._replace(most=MAX_ITEMS_AT_ONCE)
-        last = self._last_pushes.get(conversation)
-        if last and last.heard != heard:
-            del self._last_pushes[conversation]
+        self._repeated.popped(conversation, heard)
         if ack == "next":
             if self._last_delivery:
                 self._note_pace(*self._last_delivery)
@@ -336,7 +257,7 @@ class Desk:
         if order.most == 0:
             return resp.EMPTY_ARRAY
         if conversation.is_closed:
-            return order.nil(conversation)
+            return order.nil[conversation.protocol]
         if self.work.is_overgrown and ack == "next":
             self._park(conversation, order)
             return None
@@ -386,14 +307,14 @@ class Desk:
         if leases:
             conversation.answer(self._deliver(conversation, order, leases))
         else:
-            conversation.answer(order.nil(conversation))
+            conversation.answer(order.nil[conversation.protocol])
 
     def _time_is_up(self, conversation: Conversation, order: PopOrder, pop: Pop) -> None:
         if self._waiting.get(conversation) is not pop:
             return
         pop.is_over = True
         self._waits_no_more(conversation)
-        conversation.answer(order.nil(conversation))
+        conversation.answer(order.nil[conversation.protocol])
         self.stock.call_off(pop)
 
     def _call_off_all(self) -> None:
@@ -426,7 +347,7 @@ class Desk:
         self.idle_since_s = None
         self._counters.taken += len(leases)
         self._last_delivery = (now_s, len(leases))
-        return order.encode(leases, conversation)
+        return order.encode(leases)
 
     def _park(self, conversation: Conversation, order: PopOrder) -> None:
         self._parked.append((conversation, order))
@@ -448,74 +369,6 @@ class Desk:
             if reply is not None:
                 conversation.answer(reply)
 
-    def _brpop(self, conversation: Conversation, command: Command, heard: int) -> Reply:
-        if len(command) < 3:
-            return wrong_number(command)
-        # Nearly every command is this one, and the same as the one before.
-        if command != self._last_brpop:
-            self._check_all_input(command, command[1:-1])
-            side: Side = "R" if command[0][1] in b"Rr" else "L"
-            timeout_s = timeout_of(command[-1])
-            self._last_order = PopOrder(side, 1, timeout_s, self._pair, _nil_array)
-            self._last_brpop = command
-        return self._pop(conversation, heard, self._last_order)
-
-    def _rpop(self, conversation: Conversation, command: Command, heard: int) -> Reply:
-        if len(command) not in (2, 3):
-            return wrong_number(command)
-        side: Side = "R" if command[0][0] in b"Rr" else "L"
-        if self.is_own(command[1]):
-            return self._pop_own(conversation, command)
-        self._check_all_input(command, command[1:2])
-        if len(command) == 2:
-            order = PopOrder(side, 1, None, _one, _nil)
-        else:
-            order = PopOrder(side, count_of(command[2], least=0), None, _many, _nil_array)
-        return self._pop(conversation, heard, order)
-
-    def _lmpop(self, conversation: Conversation, command: Command, heard: int) -> Reply:
-        block_s, rest = None, command[1:]
-        if command[0][:1] in b"Bb" and rest:
-            block_s, rest = timeout_of(rest[0]), rest[1:]
-        if len(rest) < 3:
-            return wrong_number(command)
-        keys = count_of(rest[0], least=1)
-        options = rest[1 + keys :]
-        if len(options) not in (1, 3) or (len(options) == 3 and options[1].upper() != b"COUNT"):
-            return _SYNTAX
-        self._check_all_input(command, rest[1 : 1 + keys])
-        count = count_of(options[2], least=1) if len(options) == 3 else 1
-        order = PopOrder(side_of(options[0]), count, block_s, self._key_and_many, _nil_array)
-        return self._pop(conversation, heard, order)
-
-    def _lmove(self, conversation: Conversation, command: Command, heard: int) -> Reply:
-        name = command[0].upper()
-        blocks = name.startswith(b"B")
-        if name in (b"LMOVE", b"BLMOVE"):
-            if len(command) != 5 + blocks:
-                return wrong_number(command)
-            source_side, target_side = side_of(command[3]), side_of(command[4])
-        else:
-            if len(command) != 3 + blocks:
-                return wrong_number(command)
-            source_side, target_side = "R", "L"
-        block_s = timeout_of(command[-1]) if blocks else None
-        source, target = command[1], command[2]
-        if source != self.input and self.is_own(source):
-            return self._move_from_own(conversation, command, source_side, target_side)
-        self._check_all_input(command, [source])
-        if self.rules.keys.allow(target):
-            raise Refused(
-                f"NOPERM gridcore: an item cannot move to {shown(target)}, which others see: it"
-                " is this run's until it is done. Choose a name that the task's 'keys' do not name"
-            )
-        nil = _nil_array if blocks else _nil
-        return self._pop(
-            conversation,
-            heard,
-            PopOrder(source_side, 1, block_s, _one, nil, target, target_side),
-        )
-
     # --- pushes
 
     def _push(self, conversation: Conversation, command: Command, heard: int) -> Reply:
@@ -534,16 +387,15 @@ class Desk:
                 f"OOM command not allowed: this run has pushed {work.held_bytes} bytes of results"
                 " whose items are not done yet. Ask for the next item, or push less per item"
             )
-        if self._unsettled and self._may_be_sent_again(command):
+        if self._unsettled and self._repeated.may_repeat(command, self._unsettled):
             self._postponed.append(
                 (conversation, False, lambda: self.command(conversation, command, heard))
             )
             return None
-        self._note_push(conversation, command, heard)
-        if self._strays and self._asks_again(conversation, command):
+        self._repeated.pushed(conversation, command, heard)
+        if self._repeated.joins_stray(conversation, command):
             return None
-        if command in self._unread_pushes:
-            self._unread_pushes.remove(command)
+        if self._repeated.is_repeated(command):
             return resp.integer(len(values))
         push = Push(side, values, key == self.input)
         if conversation.in_exec and work.deliveries:
@@ -554,40 +406,13 @@ class Desk:
                     f"OOM command not allowed: {self._through_bytes} bytes of results that belong"
                     " to no item wait for Redis"
                 )
-            stray = _Stray(conversation, command)
-            self._strays.append(stray)
+            stray = self._repeated.strays_off(conversation, command)
             self._push_through((push,), lambda answer: self._stray_is_there(stray, answer))
             return None
         return resp.integer(len(values))
 
-    def _may_be_sent_again(self, command: Command) -> bool:
-        found = (self._last_pushes.get(conversation) for conversation in self._unsettled)
-        return any(last is not None and command in last.commands for last in found)
-
-    def _note_push(self, conversation: Conversation, command: Command, heard: int) -> None:
-        last = self._last_pushes.get(conversation)
-        if last and last.heard == heard:
-            last.commands.append(command)
-        else:
-            self._last_pushes[conversation] = _LastPushes(heard, [command])
-
-    def _asks_again(self, conversation: Conversation, command: Command) -> bool:
-        """It waits for the answer to what another connection, which is gone, has pushed."""
-        for stray in self._strays:
-            if stray.asker.has_ended and stray.command == command:
-                stray.asker = conversation
-                if command in self._unread_pushes:
-                    self._unread_pushes.remove(command)
-                return True
-        return False
-
-    def _stray_is_there(self, stray: _Stray, answer: Any) -> None:
-        self._strays.remove(stray)
-        if isinstance(answer, Exception):
-            # It was not carried out: sent again it is a new one.
-            self._last_pushes.pop(stray.asker, None)
-            if stray.command in self._unread_pushes:
-                self._unread_pushes.remove(stray.command)
+    def _stray_is_there(self, stray: Stray, answer: Any) -> None:
+        self._repeated.is_settled(stray, failed=isinstance(answer, Exception))
         count = len(stray.command) - 2
         self.answerer(stray.asker, lambda _: resp.integer(count))(answer)
 
@@ -620,7 +445,7 @@ class Desk:
         self.outside.ask_output([b"LLEN", command[1]], then)
         return None
 
-    # --- the lists of the program's own
+    # --- what the program says is done: see own_lists
 
     def is_own(self, key: bytes) -> bool:
         if key in (self.input, self.output):
@@ -629,51 +454,20 @@ class Desk:
             self.rules.ack == "explicit" and not self.rules.keys.allow(key)
         )
 
-    def _lrem(self, conversation: Conversation, command: Command, heard: int) -> Reply:
-        self.work.heard_from(conversation, heard)
-        if len(command) != 4:
-            return wrong_number(command)
-        if not self.is_own(command[1]):
-            return self.foreign(conversation, command)
-        count = count_of(command[2], least=None)
-        found = [d for d in self.in_own(command[1]) if d.leases[0].payload == command[3]]
-        if count < 0:
-            found.reverse()
-        found = found[: abs(count)] if count else found
-        self._done(conversation, found)
-        return resp.integer(len(found))
+    def in_own(self, key: bytes) -> list[Delivery]:
+        done = [delivery for begun in self._execs.values() for delivery in begun.done]
+        return [delivery for delivery in self.work.kept_in(key) if delivery not in done]
 
-    def _pop_own(self, conversation: Conversation, command: Command) -> bytes:
-        found = self.in_own(command[1])
-        if command[0][:1] in b"Rr":
-            found.reverse()
-        found = found[: count_of(command[2], least=0) if len(command) == 3 else 1]
-        self._done(conversation, found)
-        payloads = [d.leases[0].payload for d in found]
-        if len(command) == 3:
-            return resp.strings(payloads) if payloads else resp.NIL_ARRAY[conversation.protocol]
-        return resp.bulk(payloads[0]) if payloads else resp.NIL[conversation.protocol]
+    def keep_in(self, key: bytes, delivery: Delivery) -> None:
+        delivery.kept_in = key
+        self._own_lists.add(key)
 
-    def _move_from_own(
-        self, conversation: Conversation, command: Command, side: Side, target_side: Side
-    ) -> bytes:
-        """An item goes back to the queue, as if it had never been taken; or with its result."""
-        found = self.in_own(command[1])
-        if not found:
-            return resp.NIL[conversation.protocol]
-        delivery = found[-1 if side == "R" else 0]
-        payload = delivery.leases[0].payload
-        if command[2] == self.input:
-            self.stock.put_back(delivery.side, self.work.give_up(delivery))
-        elif command[2] == self.output:
-            self._commit(self.work.is_done_with([delivery], [Push(target_side, [payload])]))
-        else:
-            delivery.kept_in = command[2]
-            self._own_lists.add(command[2])
+    def give_up(self, delivery: Delivery) -> None:
+        """The program has put an item back itself."""
+        self.stock.put_back(delivery.side, self.work.give_up(delivery))
         self._unpark()
-        return resp.bulk(payload)
 
-    def _done(self, conversation: Conversation, found: Sequence[Delivery]) -> None:
+    def done(self, conversation: Conversation, found: Sequence[Delivery]) -> None:
         if not found:
             return
         if conversation.in_exec:
@@ -684,19 +478,11 @@ class Desk:
             self._commit(self.work.is_done_with(found))
         self._unpark()
 
-    def in_own(self, key: bytes) -> list[Delivery]:
-        done = [delivery for begun in self._execs.values() for delivery in begun.done]
-        return [delivery for delivery in self.work.kept_in(key) if delivery not in done]
+    def done_with_results(self, found: Sequence[Delivery], results: Sequence[Push]) -> None:
+        self._commit(self.work.is_done_with(found, results))
+        self._unpark()
 
     # --- other keys
-
-    def _delete(self, conversation: Conversation, command: Command, heard: int) -> Reply:
-        self.work.heard_from(conversation, heard)
-        if len(command) == 2 and self.is_own(command[1]):
-            found = self.in_own(command[1])
-            self._done(conversation, found)
-            return resp.integer(bool(found))
-        return self.foreign(conversation, command)
 
     def foreign(self, conversation: Conversation, command: Command) -> Reply:
         if not self.rules.keys.allow_any:
@@ -726,7 +512,7 @@ class Desk:
 
     # --- helpers
 
-    def _check_all_input(self, command: Command, keys: Sequence[bytes]) -> None:
+    def check_all_input(self, command: Command, keys: Sequence[bytes]) -> None:
         for key in keys:
             if key != self.input:
                 raise Refused(self._denial([command[0], key]))
@@ -736,9 +522,8 @@ class Desk:
             return
         for transaction in transactions:
             self._counters.committed += len(transaction.tokens)
-        if self._unread_pushes and any(t.results for t in transactions):
-            # The program has gone on without sending them again.
-            self._unread_pushes.clear()
+        if any(t.results for t in transactions):
+            self._repeated.went_on()
         self.outside.commit(transactions)
         if self._parked:
             self._unpark()
@@ -761,60 +546,33 @@ class Desk:
 
         return then
 
-    def _pair(self, leases: Sequence[Lease], conversation: Conversation) -> bytes:  # noqa: ARG002
-        payload = leases[0].payload
-        return self._pair_begins + b"%d\r\n%b\r\n" % (len(payload), payload)
-
-    def _key_and_many(self, leases: Sequence[Lease], conversation: Conversation) -> bytes:
-        return resp.array([resp.bulk(self.input), _many(leases, conversation)])
-
-
-class NotAllowed(Exception):
-    """A command on keys that the task does not allow."""
-
-
-_SYNTAX = resp.error("ERR syntax error")
 
 _Handler = Callable[[Desk, Conversation, Command, int], Reply]
 
 _HANDLERS: dict[bytes, _Handler] = {
-    b"BRPOP": Desk._brpop,
-    b"BLPOP": Desk._brpop,
-    b"RPOP": Desk._rpop,
-    b"LPOP": Desk._rpop,
-    b"LMPOP": Desk._lmpop,
-    b"BLMPOP": Desk._lmpop,
-    b"LMOVE": Desk._lmove,
-    b"BLMOVE": Desk._lmove,
-    b"RPOPLPUSH": Desk._lmove,
-    b"BRPOPLPUSH": Desk._lmove,
+    b"BRPOP": pop_commands.brpop,
+    b"BLPOP": pop_commands.brpop,
+    b"RPOP": pop_commands.rpop,
+    b"LPOP": pop_commands.rpop,
+    b"LMPOP": pop_commands.lmpop,
+    b"BLMPOP": pop_commands.lmpop,
+    b"LMOVE": pop_commands.lmove,
+    b"BLMOVE": pop_commands.lmove,
+    b"RPOPLPUSH": pop_commands.lmove,
+    b"BRPOPLPUSH": pop_commands.lmove,
     b"LPUSH": Desk._push,
     b"RPUSH": Desk._push,
     b"LPUSHX": Desk._push_if_there,
     b"RPUSHX": Desk._push_if_there,
-    b"LREM": Desk._lrem,
+    b"LREM": own_lists.lrem,
     b"LLEN": looks.llen,
     b"LRANGE": looks.lrange,
     b"LINDEX": looks.lrange,
     b"EXISTS": looks.exists,
     b"TYPE": looks.type_of,
     b"TIME": looks.time,
-    b"DEL": Desk._delete,
-    b"UNLINK": Desk._delete,
+    b"DEL": own_lists.delete,
+    b"UNLINK": own_lists.delete,
 }
 
-
-def _one(leases: Sequence[Lease], conversation: Conversation) -> bytes:  # noqa: ARG001
-    return resp.bulk(leases[0].payload)
-
-
-def _many(leases: Sequence[Lease], conversation: Conversation) -> bytes:  # noqa: ARG001
-    return resp.strings([lease.payload for lease in leases])
-
-
-def _nil(conversation: Conversation) -> bytes:
-    return resp.NIL[conversation.protocol]
-
-
-def _nil_array(conversation: Conversation) -> bytes:
-    return resp.NIL_ARRAY[conversation.protocol]
+_NO_POP: tuple[Command, PopOrder] = ([], PopOrder("R", 1, None, lambda _: b"", resp.NIL))

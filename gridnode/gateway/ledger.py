@@ -36,10 +36,10 @@ from gridcore.lease_queue.queue import (
 from gridcore.logs import EventLog
 from gridcore.redis_urls import hide_password
 from gridcore.wire import TaskConfig
-from gridnode.gateway.desk import NotAllowed, Then
 from gridnode.gateway.foreign import CommandFacts, KeyRules, facts, keys_of
 from gridnode.gateway.link import Line, Link, connected
 from gridnode.gateway.outbox import Outbox, Verdict
+from gridnode.gateway.outside import NotAllowed, Then
 from gridnode.gateway.pace import Pace, target
 from gridnode.gateway.resp import Command
 from gridnode.gateway.stock import Stock

@@ -206,6 +206,7 @@ _ONE = b":1\r\n"
 NIL = {2: b"$-1\r\n", 3: b"_\r\n"}
 NIL_ARRAY = {2: b"*-1\r\n", 3: b"_\r\n"}
 EMPTY_ARRAY = b"*0\r\n"
+SYNTAX_ERROR = b"-ERR syntax error\r\n"
 
 
 def error(text: str) -> bytes:
@@ -223,10 +224,6 @@ def integer(number: int) -> bytes:
 
 def bulk(value: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(value), value)
-
-
-def pair(first: bytes, second: bytes) -> bytes:
-    return b"*2\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(first), first, len(second), second)
 
 
 def strings(values: Sequence[bytes]) -> bytes:

@@ -1,5 +1,6 @@
 """The gateway keeps its promise to plain clients, on real sockets and a real Redis."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -62,6 +63,21 @@ def test_a_plain_loop_gets_each_item_and_its_results_arrive(store: Any, gateway:
 
     assert sorted(results(store)) == sorted(b"result %d" % n for n in range(100))
     assert not store.exists(gateway.keys.lease(gateway.node), gateway.keys.nodes, QUEUE)
+
+
+def test_it_works_as_well_where_there_is_no_uvloop(store: Any, redis_server: RedisServer) -> None:
+    large = b"x" * 3_000_000
+    store.lpush(QUEUE, *range(100), large)
+    with Gateway(redis_server.url, loop=asyncio.new_event_loop()) as gateway:
+        run = gateway.open_run()
+        with client(run) as container:
+            while popped := container.brpop(QUEUE, 0.1):
+                container.lpush(OUTPUT, b"result " + popped[1])
+        gateway.end_run(run)
+        gateway.finish()
+
+    expected = [b"result %d" % n for n in range(100)] + [b"result " + large]
+    assert sorted(results(store)) == sorted(expected)
 
 
 def test_results_are_held_until_the_next_pop(store: Any, gateway: Gateway) -> None:

@@ -18,8 +18,9 @@ import hiredis
 from gridcore.lease_queue.queue import Lease, Push, Transaction
 from gridcore.wire import AckMode
 from gridnode.gateway.conversation import Conversation
-from gridnode.gateway.desk import Counters, Desk, Rules, Then
+from gridnode.gateway.desk import Counters, Desk, Rules
 from gridnode.gateway.foreign import KeyRules
+from gridnode.gateway.outside import Then
 from gridnode.gateway.resp import Command, CommandReader
 from gridnode.gateway.stock import Stock
 

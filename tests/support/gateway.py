@@ -49,7 +49,13 @@ class Gateway:
     """From the `with` on it serves; `task` are fields of TaskConfig."""
 
     def __init__(
-        self, redis_url: str, *, node: str = "node-1", slots: int = 2, **task: Any
+        self,
+        redis_url: str,
+        *,
+        node: str = "node-1",
+        slots: int = 2,
+        loop: asyncio.AbstractEventLoop | None = None,
+        **task: Any,
     ) -> None:
         self.problems: list[str | None] = []
         self.node = node
@@ -66,7 +72,7 @@ class Gateway:
             }
         )
         self._slots = slots
-        self._loop = new_event_loop()
+        self._loop = loop or new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="gateway")
         self._running: asyncio.Task[None] | None = None
 

@@ -11,8 +11,9 @@ from redis.exceptions import ResponseError
 from gridcore.lease_queue.queue import Lease
 from gridnode.gateway import desk as desks
 from gridnode.gateway import looks
-from gridnode.gateway.desk import Desk, NotAllowed
+from gridnode.gateway.desk import Desk
 from gridnode.gateway.open_work import LARGEST_GROUP
+from gridnode.gateway.outside import NotAllowed
 from gridnode.gateway.stock import Stock
 from tests.support.desks import OUTPUT, QUEUE, FakeOutside, Peer, leases, make_desk, pack
 
