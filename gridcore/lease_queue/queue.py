@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha1
@@ -15,7 +16,7 @@ from importlib import resources
 from itertools import repeat
 from typing import Any, Literal, NamedTuple, Protocol
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoPermissionError, NoScriptError
 
 from gridcore.lease_queue.keys import QueueKeys
 
@@ -26,6 +27,10 @@ REAP_AT_ONCE = 1_000
 
 TAKE_AT_ONCE = 5_000
 """Items that one call of `take` should ask for, for the same reason."""
+
+TAKE_BYTES_AT_ONCE = 16 * 1024 * 1024
+"""Of items that one call of `take` brings, or one that is larger: they lie in the memory of Redis
+and of the node at once."""
 
 
 class Commands(Protocol):
@@ -75,6 +80,8 @@ class Taken:
     """When the next item that has failed may be tried again; None if there is none."""
     nodes: int
     """That have renewed lately, this one with them."""
+    is_limited: bool = False
+    """There may be more, but that was all that comes at once."""
 
 
 class Push(NamedTuple):
@@ -119,7 +126,14 @@ class LeaseQueue:
         self._redis = redis
 
     async def take(
-        self, node: str, count: int, *, prefix: str, number: int, side: Side = "R"
+        self,
+        node: str,
+        count: int,
+        *,
+        prefix: str,
+        number: int,
+        side: Side = "R",
+        most_bytes: int = TAKE_BYTES_AT_ONCE,
     ) -> Taken:
         """As many items as wanted, or fewer; their tokens are `prefix` and `number` counted on.
 
@@ -127,16 +141,17 @@ class LeaseQueue:
         knows of.
         """
         keys = self.keys
-        waiting, next_due_ms, nodes, attempts, payloads = await self._run(
+        waiting, next_due_ms, nodes, attempts, payloads, is_limited = await self._run(
             "take",
             [keys.queue, keys.inbox(node), keys.retry, keys.lease(node), keys.nodes, keys.stats],
-            [node, side, count, prefix, number],
+            [node, side, count, prefix, number, most_bytes],
         )
         tokens = [f"{prefix}{i}" for i in range(number, number + len(payloads))]
         leases = list(map(_new_lease, zip(tokens, repeat(0), payloads, strict=False)))
         for i, failed in enumerate(attempts):
             leases[i] = leases[i]._replace(attempts=failed)
-        return Taken(leases, waiting, next_due_ms if next_due_ms >= 0 else None, nodes)
+        next_due = next_due_ms if next_due_ms >= 0 else None
+        return Taken(leases, waiting, next_due, nodes, bool(is_limited))
 
     async def commit(
         self, node: str, name: str, output: str, transactions: Sequence[Transaction]
@@ -179,6 +194,10 @@ class LeaseQueue:
             "-": "gone",
         }
         return [meaning[outcome] for outcome in outcomes.decode()]
+
+    async def prepare_commits(self) -> None:
+        """So that the first one need not be sent twice: it may be large, and the link slow."""
+        await _load(self._redis, "commit")
 
     async def renew(self, node: str) -> bool:
         """False if the node has been reaped, and holds nothing any more."""
@@ -254,6 +273,23 @@ async def deliver(
         arguments += [push.side, len(push.values), *push.values]
     keys = [output, QueueKeys(output).delivered]
     return bool(await _run(redis, "deliver", keys, arguments))
+
+
+async def prepare_deliveries(redis: Commands) -> None:
+    """As `LeaseQueue.prepare_commits`."""
+    await _load(redis, "deliver")
+
+
+async def last_delivered(redis: Commands, output: str, node: str) -> str | None:
+    """The name of the node's last delivery of which that Redis knows."""
+    name = await redis.execute_command("HGET", QueueKeys(output).delivered, node)
+    return None if name is None else name.decode()
+
+
+async def _load(redis: Commands, name: str) -> None:
+    # Who may not do this need not: `_run` has another way.
+    with suppress(NoPermissionError):
+        await redis.execute_command("SCRIPT", "LOAD", _SCRIPTS[name].text)
 
 
 async def _run(

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from gridnode.gateway import resp
-from gridnode.gateway.arguments import shown, wrong_number
+from gridnode.gateway.arguments import has_wrong_number, shown, wrong_number
+from gridnode.gateway.outside import IsWanted, always
 from gridnode.gateway.resp import Command
 
 if TYPE_CHECKING:
@@ -31,7 +32,14 @@ COMMANDS_AT_ONCE = 500
 """Then it is others' turn."""
 
 _WRITE_AT_ONCE = 64 * 1024
-"""Replies that are made before the container must read some."""
+"""Replies that are made before the container must read some; and those of an EXEC that are made
+before it is looked whether there is room for more."""
+
+_MADE_AT_ONCE = 1024 * 1024
+"""Replies of an EXEC. Then it is others' turn."""
+
+_KEPT_WITH_A_REPLY = 64
+"""What a reply takes besides its bytes, about."""
 
 _ids = itertools.count(1)
 
@@ -62,9 +70,11 @@ class Conversation:
         write: Callable[[bytes], None],
         hang_up: Callable[[str], None],
         in_turn: Callable[[Callable[[], None]], None],
+        has_grown: Callable[[], None],
     ) -> None:
         """`hang_up` is called with the reason, or with none if the container wished it; `in_turn`
-        with what is to be done when others have had their turn."""
+        with what is to be done when others have had their turn; `has_grown` when replies have
+        become more that cannot be sent yet."""
         self.protocol = 2
         self.heard = 0
         """How often something was received; a pipeline counts once."""
@@ -73,16 +83,23 @@ class Conversation:
         self.backlog_bytes = 0
         """About what is kept of commands that wait for the answer to the one before, or for the
         EXEC of their MULTI."""
+        self.sending_bytes = 0
+        """Of replies that are on their way since the container has stopped reading: a loop may keep
+        the whole of what it has sent in part."""
         self._desk = desk
         self._write = write
         self._hang_up = hang_up
         self._in_turn = in_turn
+        self._has_grown = has_grown
         self._id = next(_ids)
         self._name = b""
         self._is_known = False
         self._wrong_passwords = 0
         self._waits = False
+        self._at_hand: Command = []
+        """What is waited for."""
         self._is_paused = False
+        self._drops_replies = False
         self._rests = False
         self._then_ends: Callable[[], None] | None = None
         self._backlog: deque[tuple[Command, int, int]] = deque()
@@ -91,8 +108,10 @@ class Conversation:
         self._multi_bytes = 0
         self._multi_is_spoilt = False
         self._to_run: deque[Command] = deque()
+        self._to_run_bytes = 0
         self._run_heard = 0
-        self._replies: list[bytes] = []
+        self._replies: deque[bytes] = deque()
+        self._reply_bytes = 0
 
     @property
     def has_ended(self) -> bool:
@@ -102,6 +121,20 @@ class Conversation:
     @property
     def is_authenticated(self) -> bool:
         return self._is_known
+
+    @property
+    def kept_bytes(self) -> int:
+        """About what it costs now, apart from what is to be sent already."""
+        at_hand = _size(self._at_hand) if self._at_hand else 0
+        return self.backlog_bytes + at_hand + self._reply_bytes
+
+    def is_there(self) -> bool:
+        """It may still be told something."""
+        return not self.is_closed
+
+    def still_wants(self) -> IsWanted:
+        """What is carried out now. An EXEC is carried out to its end, whoever is there."""
+        return always if self.in_exec else self.is_there
 
     def receive(self, commands: Sequence[Command], *, goes_on: bool = False) -> None:
         """`goes_on` if these belong to one stretch of bytes with what was received before."""
@@ -121,8 +154,13 @@ class Conversation:
             reply = self._desk.command(self, command, heard)
         else:
             reply = self._handle(command, heard)
+            if reply and len(reply) > _WRITE_AT_ONCE:
+                self._out.append(reply)
+                self._flush()
+                return
         if reply is None:
             self._waits = True
+            self._at_hand = command
         elif reply:
             self._write(reply)
 
@@ -131,14 +169,17 @@ class Conversation:
         if self.is_closed:
             return
         self._waits = False
+        self._at_hand = []
         if self.in_exec:
-            self._replies.append(reply)
-            last = self._run_multi()
+            last = self._run_multi(reply)
             if last is None:
                 return
             reply = last
         self._out.append(reply)
         self._proceed()
+        if self._is_paused:
+            # Nothing else tells of it: what could not be sent was too much already.
+            self._has_grown()
 
     def pause(self) -> None:
         """The container does not read its replies: no more are made."""
@@ -146,7 +187,17 @@ class Conversation:
 
     def resume(self) -> None:
         self._is_paused = False
+        self.sending_bytes = 0
         self._proceed()
+
+    def drop_replies(self) -> bool:
+        """They will not be read: none are kept from now on. True if that loses any."""
+        loses_any = bool(self._replies or self._out)
+        self._drops_replies = self._is_paused = True
+        self._replies.clear()
+        self._out.clear()
+        self._reply_bytes = 0
+        return loses_any
 
     def ends(self, then: Callable[[], None]) -> bool:
         """The container sends no more, as a shell that has piped its commands into nc. False if
@@ -161,6 +212,7 @@ class Conversation:
         self.is_closed = True
         self._then_ends = None
         self._forget_backlog()
+        self.drop_replies()
         self._desk.call_off(self)
         if self.in_exec:
             # Redis would have carried out the whole at once.
@@ -198,6 +250,7 @@ class Conversation:
             reply = self._handle(command, heard)
             if reply is None:
                 self._waits = True
+                self._at_hand = command
             elif reply:
                 self._out.append(reply)
                 made += len(reply)
@@ -216,7 +269,10 @@ class Conversation:
         if self._out:
             written = b"".join(self._out)
             self._out.clear()
+            self.sending_bytes += len(written)
             self._write(written)
+            if not self._is_paused:
+                self.sending_bytes = 0
 
     def _end(self, last: bytes, reason: str = "") -> bytes:
         self._out.append(last)
@@ -228,7 +284,8 @@ class Conversation:
     def _forget_backlog(self) -> None:
         self._backlog.clear()
         self._multi = None
-        self._multi_bytes = self.backlog_bytes = 0
+        self._at_hand = []
+        self._multi_bytes = self._to_run_bytes = self.backlog_bytes = 0
 
     def _forget_multi(self) -> None:
         self._multi = None
@@ -256,6 +313,8 @@ class Conversation:
     def _queue(self, name: bytes, command: Command) -> bytes:
         assert self._multi is not None
         refusal = None if name in _OWN else self._desk.refuses(command)
+        if has_wrong_number(name, command):
+            refusal = wrong_number(command)
         if refusal:
             self._forget_multi()
             self._multi, self._multi_is_spoilt = [], True
@@ -292,18 +351,35 @@ class Conversation:
             return wrong_number(command)
         if self._multi is None:
             return resp.error("ERR EXEC without MULTI")
-        commands = self._multi
-        self._forget_multi()
         if self._multi_is_spoilt:
+            self._forget_multi()
             return resp.error("EXECABORT Transaction discarded because of previous errors.")
-        self._to_run, self._replies, self._run_heard = deque(commands), [], heard
+        self._to_run, self._run_heard = deque(self._multi), heard
+        # They are kept until all are carried out.
+        self._to_run_bytes, self._multi_bytes = self._multi_bytes, 0
+        self._multi = None
         self.in_exec = True
         return self._run_multi()
 
-    def _run_multi(self) -> Reply:
+    def _run_multi(self, reply: Reply = None) -> Reply:
+        """Goes on with it; `reply` is the one that it has waited for."""
         handled = 0
-        while self._to_run:
-            if handled == COMMANDS_AT_ONCE and not self.is_closed:
+        before = next_look = self._reply_bytes
+        while True:
+            if reply is not None and not self._drops_replies:
+                self._replies.append(reply)
+                self._reply_bytes += len(reply) + _KEPT_WITH_A_REPLY
+                if self._reply_bytes > next_look + _WRITE_AT_ONCE:
+                    next_look = self._reply_bytes
+                    self._has_grown()
+            if not self._to_run:
+                break
+            if self._drops_replies and not self.is_closed:
+                # It is closed in a moment, and carried out then.
+                self._waits = True
+                return None
+            much = handled == COMMANDS_AT_ONCE or self._reply_bytes > before + _MADE_AT_ONCE
+            if much and not self.is_closed:
                 self._waits = True
                 self._in_turn(self._go_on_with_multi)
                 return None
@@ -316,10 +392,33 @@ class Conversation:
             if reply is None and not self.is_closed:
                 self._waits = True
                 return None
-            self._replies.append(reply or b"")
         self.in_exec = False
+        self.backlog_bytes -= self._to_run_bytes
+        self._to_run_bytes = 0
         self._desk.multi_is_over(self)
-        return resp.array(self._replies)
+        return self._reply_of_exec()
+
+    def _reply_of_exec(self) -> bytes:
+        count = resp.array_of(len(self._replies))
+        if self._reply_bytes <= _WRITE_AT_ONCE:
+            reply = count + b"".join(self._replies)
+            self._replies.clear()
+            self._reply_bytes = 0
+            return reply
+        # Joined they would take their room twice.
+        self._out.append(count)
+        made = 0
+        while self._replies:
+            reply = self._replies.popleft()
+            size = len(reply) + _KEPT_WITH_A_REPLY
+            self._reply_bytes -= size
+            self._out.append(reply)
+            made += size
+            if made > _WRITE_AT_ONCE:
+                made = 0
+                self._flush()
+        self._flush()
+        return b""
 
     def _go_on_with_multi(self) -> None:
         if self.is_closed:

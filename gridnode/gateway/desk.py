@@ -24,7 +24,7 @@ from gridnode.gateway.outside import NotAllowed, Outside, Then, Timer
 from gridnode.gateway.pop_commands import PopOrder
 from gridnode.gateway.repeated_pushes import RepeatedPushes, Stray
 from gridnode.gateway.resp import Command
-from gridnode.gateway.stock import Pop, Stock
+from gridnode.gateway.stock import MayTake, Pop, Stock
 
 MAX_HELD_BYTES = 64 * 1024 * 1024
 """Results that a run may push before their items are done."""
@@ -33,8 +33,14 @@ MAX_ITEMS_AT_ONCE = 10_000
 """For one pop, which may get fewer than it has asked for. Without a limit a pop of a billion would
 bring the whole queue to this node."""
 
-LONGEST_BARRIER_S = 300.0
-"""A pop waits for the run's other threads no longer; see OpenWork.is_overgrown."""
+MAX_HELD_ARGUMENTS = 500_000
+"""Redis takes no more than a million with one command, and one transaction is one command."""
+
+MAX_OPEN_ITEMS = 500_000
+"""For the same reason."""
+
+LONG_BARRIER_S = 300.0
+"""Whose pop waits for so long for the run's other threads is told of; see OpenWork.is_overgrown."""
 
 
 @dataclass(frozen=True)
@@ -90,23 +96,27 @@ class Desk:
         self.output = rules.output_queue.encode()
         self.stock = stock
         self.outside = outside
+        self.range_looks = looks.RangeLooks()
         self._counters = counters
         self._waiting: dict[Conversation, Pop] = {}
-        self._parked: list[tuple[Conversation, PopOrder]] = []
         self._unsettled: set[Conversation] = set()
         """They have ended, and it is not known yet whether their last replies were read."""
         self._postponed: list[tuple[Conversation, bool, Callable[[], Reply]]] = []
         """Commands whose meaning depends on that: who asks, whether it would wait for items, and
         the command."""
         self._timers: dict[Conversation, Timer] = {}
-        """Of those that wait or are parked."""
+        """Of those that wait."""
         self._own_lists: set[bytes] = set()
         self._execs: dict[Conversation, _Exec] = {}
         self._repeated = RepeatedPushes()
         self._through_bytes = 0
         """Of results that belong to no item, and are not in Redis yet."""
         self._last_delivery: tuple[float, int] | None = None
+        self._last_done_s = 0.0
+        self._watched_group: list[Push] | None = None
+        self._barrier_timer: Timer | None = None
         self.usual_pop: tuple[Command, PopOrder] = _NO_POP
+        self._has_pushed_of_nothing = False
         self._is_over = False
         self._is_draining = False
 
@@ -142,20 +152,18 @@ class Desk:
         """It waits for items that may never come."""
         pop = self._waiting.get(conversation)
         if pop is not None:
-            return pop.is_blocking or pop.is_over
+            return pop.is_blocking or pop.is_over or self.work.is_overgrown
         for postponed, would_wait, _ in self._postponed:
             if postponed is conversation:
                 return would_wait
-        return any(parked is conversation for parked, _ in self._parked)
+        return False
 
     def call_off(self, conversation: Conversation) -> None:
         """Nobody is there to get what it has asked for."""
         pop = self._waits_no_more(conversation)
-        if pop or any(parked is conversation for parked, _ in self._parked):
-            self.work.was_called_off()
         if pop:
+            self.work.was_called_off()
             self.stock.call_off(pop)
-        self._parked = [parked for parked in self._parked if parked[0] is not conversation]
         for postponed in self._postponed:
             if postponed[0] is conversation:
                 self._postponed.remove(postponed)
@@ -179,7 +187,7 @@ class Desk:
             self._counters.taken -= len(delivery.leases)
             self.stock.put_back(delivery.side, delivery.leases)
         self._unsettled.discard(conversation)
-        self._unpark()
+        self._look_again()
         postponed, self._postponed = self._postponed, []
         for asker, _, command in postponed:
             reply = command()
@@ -199,7 +207,7 @@ class Desk:
     @property
     def is_idle(self) -> bool:
         """It waits for items, and has nothing in hand."""
-        return bool(self._waiting) and not self.work.deliveries
+        return bool(self._waiting) and not self.work.is_busy
 
     def ended(self, *, well: bool, is_to_blame: bool) -> Settled:
         """The run is over, and all its connections are closed."""
@@ -217,10 +225,23 @@ class Desk:
 
     def seconds_on_item(self) -> float:
         """For how long it has been at what it has in hand, per item of one reply."""
-        delivery = self.work.oldest_open()
+        delivery = self._in_hand()
         if delivery is None:
             return 0.0
         return (self.outside.now_s() - delivery.at_s) / max(1, len(delivery.leases))
+
+    def is_overdue(self, timeout_s: float) -> bool:
+        """It has been at an item for too long, and that one is to blame."""
+        delivery = self._in_hand()
+        if delivery is None or self.seconds_on_item() <= timeout_s:
+            return False
+        delivery.is_overdue = True
+        return True
+
+    def _in_hand(self) -> Delivery | None:
+        if self.rules.ack == "exit":
+            return self.work.newest()
+        return self.work.oldest_open()
 
     # --- pops
 
@@ -240,14 +261,21 @@ class Desk:
         if order.most > MAX_ITEMS_AT_ONCE:
             order = order._replace(most=MAX_ITEMS_AT_ONCE)
         self._repeated.popped(conversation, heard)
+        if ack != "explicit" and self._last_delivery:
+            self._note_pace(*self._last_delivery)
         if ack == "next":
-            if self._last_delivery:
-                self._note_pace(*self._last_delivery)
             done = self.work.asks_for_more(conversation, heard)
             if done:
                 self._commit(done)
         else:
             self.work.heard_from(conversation, heard)
+        if ack == "exit":
+            self.work.put_by()
+            if self.work.open_items > MAX_OPEN_ITEMS:
+                raise Refused(
+                    f"OOM command not allowed: this run has {self.work.open_items} items, and none"
+                    " is done before its exit (ack = 'exit'). End sooner; the next run goes on"
+                )
         if ack == "explicit" and order.moves_to is None:
             raise Refused(
                 "NOPERM gridcore: this task has ack = 'explicit': move an item with LMOVE or"
@@ -258,9 +286,6 @@ class Desk:
             return resp.EMPTY_ARRAY
         if conversation.is_closed:
             return order.nil[conversation.protocol]
-        if self.work.is_overgrown and ack == "next":
-            self._park(conversation, order)
-            return None
         return self._get(conversation, order)
 
     def _is_to_wait_for_receipts(self) -> bool:
@@ -275,36 +300,79 @@ class Desk:
 
     def _get(self, conversation: Conversation, order: PopOrder) -> Reply:
         self.has_popped = True
-        if not self._is_draining:
+        work = self.work
+        may_wait = order.block_s is not None and not conversation.in_exec
+        bends = conversation.in_exec or work.carries_from(conversation, conversation.heard)
+        bends = bends or (self.rules.ack == "exit" and order.block_s == 0)
+
+        def may_take() -> MayTake:
+            return self._may_take(isolates=not bends, may_wait=may_wait)
+
+        if not self._is_draining and (not work.is_busy or may_take() == "yes"):
             leases = self.stock.pop(order.side, order.most)
             if leases is not None:
                 if self.stock.is_low:
                     self.outside.wants_items()
-                return self._deliver(conversation, order, leases)
-        may_wait = order.block_s is not None and not conversation.in_exec
+                reply = self._deliver(conversation, order, leases)
+                if leases[0].attempts:
+                    self.stock.look_again()
+                return reply
         pop = Pop(
             order.side,
             order.most,
             lambda leases: self._serve(conversation, order, leases),
             is_blocking=may_wait,
+            may_take=may_take,
         )
         self._waiting[conversation] = pop
-        if not self.work.deliveries and self.idle_since_s is None:
+        if not work.is_busy and self.idle_since_s is None:
             self.idle_since_s = self.outside.now_s()
         if self._is_draining:
             pop.is_over = True
             return None
+        if work.is_busy and may_take() == "no":
+            self._waits_no_more(conversation)
+            return order.nil[conversation.protocol]
         self.stock.wait(pop)
         self.outside.wants_items()
+        if work.is_overgrown:
+            self._watch_barrier()
         if may_wait and order.block_s:
             self._timers[conversation] = self.outside.after(
                 order.block_s, lambda: self._time_is_up(conversation, order, pop)
             )
         return None
 
+    def _may_take(self, *, isolates: bool, may_wait: bool) -> MayTake:
+        work = self.work
+        if self.rules.ack == "next" and work.is_overgrown:
+            return "later"
+        # What has failed before is alone in its run. (Not so within a pipeline, whose commands are
+        # answered together; nor for who waits without end and acknowledges nothing until its exit.)
+        if isolates and work.is_busy and (work.has_suspect or self.stock.has_suspects):
+            return "later" if may_wait else "no"
+        return "yes"
+
+    def _watch_barrier(self) -> None:
+        group = self.work.held
+        if self._watched_group is group:
+            return
+        self._watched_group = group
+        if self._barrier_timer:
+            self._barrier_timer.cancel()
+
+        def tell() -> None:
+            if self.work.held is group and self._waiting and not self._is_over:
+                self.outside.note_long_barrier(LONG_BARRIER_S)
+
+        self._barrier_timer = self.outside.after(LONG_BARRIER_S, tell)
+
     def _serve(self, conversation: Conversation, order: PopOrder, leases: Sequence[Lease]) -> None:
         self._waits_no_more(conversation)
         if leases:
+            if leases[0].attempts:
+                # It kept others waiting, and they have not been provided for.
+                self.outside.wants_items()
             conversation.answer(self._deliver(conversation, order, leases))
         else:
             conversation.answer(order.nil[conversation.protocol])
@@ -349,25 +417,9 @@ class Desk:
         self._last_delivery = (now_s, len(leases))
         return order.encode(leases)
 
-    def _park(self, conversation: Conversation, order: PopOrder) -> None:
-        self._parked.append((conversation, order))
-
-        def give_in() -> None:
-            if any(parked[0] is conversation for parked in self._parked):
-                self.outside.note_forced_group(LONGEST_BARRIER_S)
-                self._commit(self.work.all_is_done())
-
-        self._timers[conversation] = self.outside.after(LONGEST_BARRIER_S, give_in)
-
-    def _unpark(self) -> None:
-        if not self._parked or self.work.is_overgrown:
-            return
-        parked, self._parked = self._parked, []
-        for conversation, order in parked:
-            self._waits_no_more(conversation)
-            reply = self._get(conversation, order)
-            if reply is not None:
-                conversation.answer(reply)
+    def _look_again(self) -> None:
+        if self._waiting:
+            self.stock.look_again()
 
     # --- pushes
 
@@ -382,7 +434,8 @@ class Desk:
         side: Side = "L" if command[0][0] in b"Ll" else "R"
         values = command[2:]
         work = self.work
-        if work.held_bytes > MAX_HELD_BYTES:
+        push = Push(side, values, key == self.input)
+        if work.held and self._is_too_much(push):
             raise Refused(
                 f"OOM command not allowed: this run has pushed {work.held_bytes} bytes of results"
                 " whose items are not done yet. Ask for the next item, or push less per item"
@@ -397,10 +450,11 @@ class Desk:
             return None
         if self._repeated.is_repeated(command):
             return resp.integer(len(values))
-        push = Push(side, values, key == self.input)
         if conversation.in_exec and work.deliveries:
             self._execs.setdefault(conversation, _Exec()).results.append(push)
         elif not work.pushed((push,), conversation):
+            if self.has_popped:
+                self._note_push_of_nothing()
             if self._through_bytes > MAX_HELD_BYTES:
                 raise Refused(
                     f"OOM command not allowed: {self._through_bytes} bytes of results that belong"
@@ -410,6 +464,18 @@ class Desk:
             self._push_through((push,), lambda answer: self._stray_is_there(stray, answer))
             return None
         return resp.integer(len(values))
+
+    def _is_too_much(self, push: Push) -> bool:
+        work = self.work
+        return (
+            work.held_bytes + size_of(push) > MAX_HELD_BYTES
+            or work.held_arguments + 2 + len(push.values) > MAX_HELD_ARGUMENTS
+        )
+
+    def _note_push_of_nothing(self) -> None:
+        if not self._has_pushed_of_nothing:
+            self._has_pushed_of_nothing = True
+            self.outside.note_result_without_item()
 
     def _stray_is_there(self, stray: Stray, answer: Any) -> None:
         self._repeated.is_settled(stray, failed=isinstance(answer, Exception))
@@ -434,7 +500,7 @@ class Desk:
 
         def then(length: Any) -> None:
             if isinstance(length, Exception):
-                reply: Reply = resp.error(f"ERR {length}")
+                reply: Reply = resp.error(with_code(length))
             elif length or self.work.held:
                 reply = self.command(conversation, [command[0][:5], *command[1:]], heard)
             else:
@@ -442,7 +508,8 @@ class Desk:
             if reply is not None:
                 conversation.answer(reply)
 
-        self.outside.ask_output([b"LLEN", command[1]], then)
+        is_wanted = conversation.still_wants()
+        self.outside.ask_output([b"LLEN", command[1]], then, is_wanted=is_wanted)
         return None
 
     # --- what the program says is done: see own_lists
@@ -465,22 +532,25 @@ class Desk:
     def give_up(self, delivery: Delivery) -> None:
         """The program has put an item back itself."""
         self.stock.put_back(delivery.side, self.work.give_up(delivery))
-        self._unpark()
+        self._look_again()
 
     def done(self, conversation: Conversation, found: Sequence[Delivery]) -> None:
         if not found:
             return
+        now_s = self.outside.now_s()
+        self._note_pace(max(self._last_done_s, found[0].at_s), len(found))
+        self._last_done_s = now_s
         if conversation.in_exec:
             for delivery in found:
                 delivery.is_seen = True
             self._execs.setdefault(conversation, _Exec()).done.extend(found)
         else:
             self._commit(self.work.is_done_with(found))
-        self._unpark()
+        self._look_again()
 
     def done_with_results(self, found: Sequence[Delivery], results: Sequence[Push]) -> None:
         self._commit(self.work.is_done_with(found, results))
-        self._unpark()
+        self._look_again()
 
     # --- other keys
 
@@ -492,11 +562,11 @@ class Desk:
             if isinstance(answer, NotAllowed):
                 conversation.answer(resp.error(self._denial(command)))
             elif isinstance(answer, Exception):
-                conversation.answer(resp.error(with_code(str(answer))))
+                conversation.answer(resp.error(with_code(answer)))
             else:
                 conversation.answer(resp.encode(answer, conversation.protocol))
 
-        self.outside.pass_on(command, then)
+        self.outside.pass_on(command, then, is_wanted=conversation.still_wants())
         return None
 
     def _denial(self, command: Command) -> str:
@@ -525,8 +595,7 @@ class Desk:
         if any(t.results for t in transactions):
             self._repeated.went_on()
         self.outside.commit(transactions)
-        if self._parked:
-            self._unpark()
+        self._look_again()
 
     def _note_pace(self, at_s: float, count: int) -> None:
         self._last_delivery = None
@@ -540,7 +609,7 @@ class Desk:
     def answerer(self, conversation: Conversation, encode: Callable[[Any], bytes]) -> Then:
         def then(answer: Any) -> None:
             if isinstance(answer, Exception):
-                conversation.answer(resp.error(with_code(str(answer))))
+                conversation.answer(resp.error(with_code(answer)))
             else:
                 conversation.answer(encode(answer))
 

@@ -241,7 +241,7 @@ class LeasedAccess:
         if self._drains_since_s is not None:
             if self.desk.is_idle and now_s - self._drains_since_s > DRAINED_S:
                 self.must_end.set("drained")
-        elif timeout_s is not None and self.desk.seconds_on_item() > timeout_s:
+        elif timeout_s is not None and self.desk.is_overdue(timeout_s):
             self.must_end.set("item_timeout")
         elif self.desk.idle_since_s is not None and now_s - self.desk.idle_since_s > IDLE_S:
             self.must_end.set("idle")

@@ -4,7 +4,8 @@
     watch     blocks in BLMOVE while the queue is empty
     commit    sends the outbox, one commit after the other
     renew     says that this node is alive, and with it all its leases
-    asks      what containers want to know of Redis
+
+What containers want to know of Redis: asks. Results whose Redis is another one: far_results.
 
 Every connection begins with a comparison of what Redis and the node believe to be leased: see
 `_compare`. While Redis is away containers go on with what is in stock, and the outbox waits.
@@ -15,37 +16,40 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Protocol
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import (
+    ClusterCrossSlotError,
+    MovedError,
+    OutOfMemoryError,
+    RedisError,
+    ResponseError,
+)
 
 from gridcore.backoff import full_jitter_s
 from gridcore.lease_queue.queue import (
     TAKE_AT_ONCE,
     GivenBack,
-    Lease,
     LeaseQueue,
     Push,
     Side,
     Transaction,
-    deliver,
 )
 from gridcore.logs import EventLog
 from gridcore.redis_urls import hide_password
 from gridcore.wire import TaskConfig
-from gridnode.gateway.foreign import CommandFacts, KeyRules, facts, keys_of
-from gridnode.gateway.link import Line, Link, connected
+from gridnode.gateway.asks import Asks
+from gridnode.gateway.clock import now_s
+from gridnode.gateway.far_results import FarResults
+from gridnode.gateway.foreign import KeyRules
+from gridnode.gateway.link import LONGEST_RECONNECT_PAUSE_S, Line, Link, connected, first_of
 from gridnode.gateway.outbox import Outbox, Verdict
-from gridnode.gateway.outside import NotAllowed, Then
-from gridnode.gateway.pace import Pace, target
+from gridnode.gateway.outside import IsWanted, Then, always
+from gridnode.gateway.pace import COMMIT_AT_ONCE_S, Pace, gather_s, low_water, target
 from gridnode.gateway.resp import Command
 from gridnode.gateway.stock import Stock
-
-COMMIT_EVERY_S = 0.01
-"""Commits that begin sooner after each other become one."""
 
 BLOCK_S = 2.0
 """In BLMOVE; then also what has failed elsewhere and is due again is looked for."""
@@ -58,12 +62,11 @@ WATCHDOG_S = 3.0
 
 FULL_PAUSE_S = 0.25
 
-REMEMBERED_S = 60.0
-"""A Redis that restarts may have forgotten what it was told so long ago, at the most."""
-
 RENEWALS_PER_LEASE = 6
 TICK_S = 1.0
-LONGEST_RECONNECT_PAUSE_S = 5.0
+
+CLUSTER_PAUSE_S = 30.0
+"""A Redis Cluster stays one; somebody has to do something."""
 
 FINISH_S = 15.0
 """For the last commits of a task. What Redis does not get in that time is done again."""
@@ -119,7 +122,7 @@ class Ledger:
         self._number = 0
         self._outbox = Outbox(self._prefix)
         self._has_released = False
-        self._renewed_s = _now_s()
+        self._renewed_s = now_s()
         self._side: Side = "R"
         self._nodes = 1
         self._round_trip_s = 0.001
@@ -131,58 +134,77 @@ class Ledger:
         """Something lies in the inbox, and is to be taken even if nobody needs it any more."""
         self._unknown: set[str] = set()
         """Leases that the last look has found, and that this node knows nothing of."""
-        self._facts: dict[bytes, CommandFacts] = {}
         self._line = Line()
-        self._output_line = Line() if task.output_redis != task.input_redis else self._line
-        self._recent: deque[tuple[float, list[str]]] = deque()
+        self._far_results: FarResults | None = None
+        if task.output_redis != task.input_redis:
+            self._far_results = FarResults(task, node, self._prefix)
+        output_line = self._far_results.line if self._far_results else self._line
+        self._asks = Asks(self._line, output_line, keys)
         self._wanted = asyncio.Event()
         self._watch_now = asyncio.Event()
         self._to_send = asyncio.Event()
+        self._send_now = asyncio.Event()
+        """Somebody waits for what is being gathered, or there is enough of it."""
+        self._gather_s = COMMIT_AT_ONCE_S
         self._all_sent = asyncio.Event()
         self._all_sent.set()
-        self._group: asyncio.TaskGroup | None = None
 
     # --- the life of it
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
-            self._group = group
             group.create_task(self._tick())
-            if self._output_line is not self._line:
-                group.create_task(self._keep_output_line())
+            group.create_task(self._asks.run())
+            if self._far_results:
+                group.create_task(self._far_results.run())
             attempt = 0
             while True:
-                began_s = _now_s()
+                began_s = now_s()
                 problem = None
                 try:
                     await self._connect_and_serve()
                 except* _StartOver as reasons:
                     log.warning("leases_compared", reason=reasons.exceptions[0])
                 except* (RedisError, OSError, TimeoutError) as errors:
-                    problem = _first(errors)
+                    problem = first_of(errors)
                 self._line.down()
                 if problem is not None:
-                    shown = hide_password(self._task.input_redis)
-                    text = f"{shown}: {type(problem).__name__}: {problem}".rstrip(": ")
-                    self._on_problem(
-                        f"The task's Redis cannot be used now ({text}). Containers go on with what"
-                        " they have; results are kept until it is back"
-                    )
-                if _now_s() - began_s > LONGEST_RECONNECT_PAUSE_S:
+                    self._on_problem(self._explained(problem))
+                if isinstance(problem, ClusterCrossSlotError | MovedError):
+                    await asyncio.sleep(CLUSTER_PAUSE_S)
+                if now_s() - began_s > LONGEST_RECONNECT_PAUSE_S:
                     attempt = 0
                 await asyncio.sleep(
                     full_jitter_s(attempt, first_s=0.1, most_s=LONGEST_RECONNECT_PAUSE_S)
                 )
                 attempt += 1
 
+    def _explained(self, problem: BaseException) -> str:
+        shown = hide_password(self._task.input_redis)
+        if isinstance(problem, ClusterCrossSlotError | MovedError):
+            return (
+                f"The task's Redis ({shown}) is a Redis Cluster, where an item and its results do"
+                " not lie together and cannot be written in one step: nothing is done for this"
+                " task. Submit it again with a Redis that is not a cluster in 'input_redis'"
+            )
+        text = f"{shown}: {type(problem).__name__}: {problem}".rstrip(": ")
+        return (
+            f"The task's Redis cannot be used now ({text}). Containers go on with what they have;"
+            " results are kept until it is back"
+        )
+
     async def finish(self) -> None:
         """Tells Redis all there is to tell, and gives back the rest. Nothing runs any more."""
-        for side in ("R", "L"):
-            self.give_back([GivenBack(lease.token) for lease in self._stock.surrender(side, 0)])
+        left = self._stock.surrender("R", 0) + self._stock.surrender("L", 0)
+        left += self._stock.surrender_suspects()
+        self.give_back([GivenBack(lease.token) for lease in left])
+        self._send_now.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(FINISH_S):
                 await self._all_sent.wait()
+                if self._far_results:
+                    await self._far_results.are_there()
                 while True:
                     link = await self._line.link()
                     with suppress(RedisError):
@@ -200,7 +222,9 @@ class Ledger:
         ):
             group.create_task(link.read())
             group.create_task(watching.read())
+            await self._refuse_cluster(link)
             queue = LeaseQueue(link, self._task.input_queue)
+            await queue.prepare_commits()
             await self._compare(queue)
             self._on_problem(None)
             self._line.up(link)
@@ -212,23 +236,19 @@ class Ledger:
             group.create_task(self._watch_loop(watching, queue))
             group.create_task(self._send_loop(queue))
             group.create_task(self._renew_loop(queue))
+            group.create_task(self._look_for_what_came_late(queue))
 
-    async def _keep_output_line(self) -> None:
-        """Results wait while their Redis is away; leases are renewed all the same."""
-        attempt = 0
-        while True:
-            try:
-                async with connected(self._task.output_redis) as link:
-                    self._output_line.up(link)
-                    attempt = 0
-                    await link.read()
-            except (RedisError, OSError, TimeoutError) as error:
-                log.warning(
-                    "output_redis_away", redis=hide_password(self._task.output_redis), error=error
-                )
-            self._output_line.down()
-            await asyncio.sleep(full_jitter_s(attempt, most_s=LONGEST_RECONNECT_PAUSE_S))
-            attempt += 1
+    async def _refuse_cluster(self, link: Link) -> None:
+        """Before anything is taken that could never be committed."""
+        try:
+            if b"cluster_enabled:1" not in await link.execute_command("INFO", "cluster"):
+                return
+            queues = self._task.input_queue, self._task.output_queue
+            slots = [await link.execute_command("CLUSTER", "KEYSLOT", queue) for queue in queues]
+        except ResponseError:
+            return  # It does not tell, or not us. Then the first commit does.
+        if len(set(slots)) > 1:
+            raise ClusterCrossSlotError("the queues are in different slots")
 
     async def _compare(self, queue: LeaseQueue) -> None:
         """Redis may have lost its last second, this node may have been reaped, and the answer to
@@ -237,7 +257,7 @@ class Ledger:
         What the node does not know of it has finished (and Redis lost that), or never got: it goes
         back. What Redis does not know of is in the queue again, or another node's.
         """
-        began_s = _now_s()
+        began_s = now_s()
         if not self._has_released:
             # What an agent before this one has held; nobody works on it any more.
             await queue.release(self._node)
@@ -259,7 +279,7 @@ class Ledger:
         return held - self._stock.tokens() - self._runs.tokens() - self._outbox.tokens()
 
     def _return(self, unknown: set[str]) -> None:
-        again = unknown & {token for _, tokens in self._recent for token in tokens}
+        again = unknown & self._far_results.tokens() if self._far_results else set()
         if again:
             # Their results are on another Redis, which has not lost them: only to be closed again.
             self._send([Transaction([token], ()) for token in again])
@@ -275,8 +295,11 @@ class Ledger:
     def after(self, delay_s: float, then: Callable[[], None]) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(delay_s, then)
 
-    def note_forced_group(self, after_s: float) -> None:
-        log.warning("group_forced", task=self._task.task_name, after_s=after_s)
+    def note_long_barrier(self, after_s: float) -> None:
+        log.warning("group_waits", task=self._task.task_name, since_s=after_s)
+
+    def note_result_without_item(self) -> None:
+        log.warning("result_without_item", task=self._task.task_name)
 
     def wants_items(self) -> None:
         self._wanted.set()
@@ -292,55 +315,14 @@ class Ledger:
             self._outbox.give_back(items)
             self._has_something_to_send()
 
-    def ask(self, command: Command, then: Then) -> None:
-        self._spawn(self._ask(self._line, command, then, may_repeat=True))
+    def ask(self, command: Command, then: Then, *, is_wanted: IsWanted = always) -> None:
+        self._asks.ask(command, then, is_wanted)
 
-    def ask_output(self, command: Command, then: Then) -> None:
-        self._spawn(self._ask(self._output_line, command, then, may_repeat=True))
+    def ask_output(self, command: Command, then: Then, *, is_wanted: IsWanted = always) -> None:
+        self._asks.ask_output(command, then, is_wanted)
 
-    def pass_on(self, command: Command, then: Then) -> None:
-        self._spawn(self._pass_on(command, then))
-
-    def _spawn(self, what: Coroutine[Any, Any, None]) -> None:
-        assert self._group is not None
-        self._group.create_task(what)
-
-    async def _ask(self, line: Line, command: Command, then: Then, *, may_repeat: bool) -> None:
-        while True:
-            link = await line.link()
-            try:
-                answer: Any = await link.execute_command(*command)
-            except ResponseError as refusal:
-                answer = refusal
-            except RedisError as error:
-                if may_repeat:
-                    await asyncio.sleep(0)
-                    continue
-                answer = ResponseError(
-                    f"ERR gridcore: the task's Redis went away ({error}); whether it has carried"
-                    " this out is not known"
-                )
-            then(answer)
-            return
-
-    async def _pass_on(self, command: Command, then: Then) -> None:
-        name = command[0].upper()
-        if name not in self._facts:
-            question = [b"COMMAND", b"INFO", name]
-            await self._ask(
-                self._line, question, lambda info: self._learn(name, info), may_repeat=True
-            )
-        known = self._facts.get(name)
-        keys = keys_of(command, known) if known else None
-        if keys and all(self._keys.allow(key) for key in keys):
-            await self._ask(self._line, command, then, may_repeat=False)
-        else:
-            then(NotAllowed())
-
-    def _learn(self, name: bytes, info: Any) -> None:
-        # What Redis does not know is not remembered: there is no end of such names.
-        if isinstance(info, list) and info and info[0]:
-            self._facts[name] = facts(info[0])
+    def pass_on(self, command: Command, then: Then, *, is_wanted: IsWanted = always) -> None:
+        self._asks.pass_on(command, then, is_wanted)
 
     # --- items come
 
@@ -376,19 +358,28 @@ class Ledger:
         this_take, number, side = self._stock.takes_begun, self._number, self._side
         self._number += count
         self._was_handed = False
-        began_s = _now_s()
+        began_s = now_s()
         taken = await queue.take(self._node, count, prefix=self._prefix, number=number, side=side)
-        self._renewed_s = began_s
-        self._round_trip_s += 0.2 * (_now_s() - began_s - self._round_trip_s)
+        # Not back: it may have taken longer than some renewals.
+        self._renewed_s = max(self._renewed_s, began_s)
+        self._round_trip_s += 0.2 * (now_s() - began_s - self._round_trip_s)
         self.waiting, self._nodes = taken.waiting, taken.nodes
         self._next_due_s = None
         if taken.next_due_ms is not None:
-            self._next_due_s = _now_s() + taken.next_due_ms / 1000
+            self._next_due_s = now_s() + taken.next_due_ms / 1000
         if taken.leases:
             mean = sum(len(lease.payload) for lease in taken.leases) / len(taken.leases)
             self._bytes_per_item += 0.2 * (mean - self._bytes_per_item)
-        self._is_empty = len(taken.leases) < count
-        self._stock.taken(side, taken.leases, take=this_take, is_exhausted=self._is_empty)
+        self._is_empty = len(taken.leases) < count and not taken.is_limited
+        if self._is_empty:
+            self._send_now.set()
+        self._stock.taken(
+            side,
+            taken.leases,
+            take=this_take,
+            is_exhausted=self._is_empty,
+            is_limited=taken.is_limited,
+        )
         if taken.leases:
             self._runs.stocked()
 
@@ -403,7 +394,8 @@ class Ledger:
             bytes_per_item=self._bytes_per_item,
         )
         goal = target(pace)
-        self._stock.low_water = goal // 2
+        self._stock.low_water = low_water(pace, goal)
+        self._gather_s = gather_s(pace, is_awaited=self._is_empty)
         return goal
 
     async def _watch_loop(self, watching: Link, queue: LeaseQueue) -> None:
@@ -415,7 +407,7 @@ class Ledger:
             self._watch_now.clear()
             block_s = longest_s
             if self._next_due_s is not None:
-                block_s = min(block_s, max(0.01, self._next_due_s - _now_s()))
+                block_s = min(block_s, max(0.01, self._next_due_s - now_s()))
             self._check_lease()
             end = "RIGHT" if self._side == "R" else "LEFT"
             try:
@@ -428,7 +420,7 @@ class Ledger:
                 longest_s = BLOCK_S if moved else min(longest_s * 1.5, LONGEST_BLOCK_S)
             except ResponseError as refusal:
                 # A Redis that is full refuses what could add something; a take it does not.
-                if not str(refusal).startswith("OOM"):
+                if not _is_out_of_memory(refusal):
                     raise
                 await asyncio.sleep(FULL_PAUSE_S)
             self._is_empty = False
@@ -439,6 +431,8 @@ class Ledger:
     def _send(self, transactions: Sequence[Transaction], then: Verdict | None = None) -> None:
         self._outbox.add(transactions, then)
         self._has_something_to_send()
+        if then or self._outbox.holds_a_full_commit:
+            self._send_now.set()
         if self._outbox.is_full:
             self._stock.is_closed = True
 
@@ -451,9 +445,8 @@ class Ledger:
         while True:
             await self._to_send.wait()
             if not self._outbox.holds_a_full_commit:
-                # Alone it goes at once; what follows soon is gathered.
-                await asyncio.sleep(max(0.0, began_s + COMMIT_EVERY_S - _now_s()))
-            began_s = _now_s()
+                await self._gather(began_s)
+            began_s = now_s()
             self._to_send.clear()
             if self._outbox.next_commit():
                 self._check_lease()
@@ -470,25 +463,36 @@ class Ledger:
                 self._stock.reopen()
                 self._wanted.set()
 
+    async def _gather(self, last_s: float) -> None:
+        """Alone a commit goes at once; what follows soon is gathered."""
+        await asyncio.sleep(max(0.0, last_s + COMMIT_AT_ONCE_S - now_s()))
+        self._send_now.clear()
+        left_s = last_s + self._gather_s - now_s()
+        if left_s > 0 and not (self._is_empty or self._outbox.is_awaited):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._send_now.wait()
+
     async def _send_commit(self, queue: LeaseQueue) -> None:
         commit = self._outbox.current
         assert commit is not None
         transactions = commit.transactions
         try:
-            if self._output_line is not self._line:
-                transactions = await self._deliver_first(queue, commit.name, transactions)
+            if self._far_results:
+                transactions = await self._far_results.deliver(queue, commit.name, transactions)
             verdicts = await queue.commit(
                 self._node, commit.name, self._task.output_queue, transactions
             )
         except ResponseError as refusal:
-            if not str(refusal).startswith("OOM"):
+            if not _is_out_of_memory(refusal):
                 raise
             strays = self._outbox.without_strays()
             if not strays:
                 raise
             for _, _, then in strays:
                 if then:
-                    then(refusal)
+                    # As Redis says it to who pushes by himself, without our script's name.
+                    then(ResponseError("OOM command not allowed when used memory > 'maxmemory'."))
             self._to_send.set()
             return
         self._outbox.was_answered()
@@ -501,61 +505,50 @@ class Ledger:
         if fenced:
             raise _StartOver("some items of this node are others' now")
 
-    async def _deliver_first(
-        self, queue: LeaseQueue, name: str, transactions: Sequence[Transaction]
-    ) -> list[Transaction]:
-        """Results to their own Redis, those of leases that are held; what is left to be done here.
-
-        Two servers cannot be written in one step. A node that is reaped between the two has
-        delivered results of items that another node will do again: see docs/delivery.md.
-        """
-        held = await queue.held(self._node)
-        pushes, left = [], []
-        for transaction in transactions:
-            if held.issuperset(transaction.tokens):
-                pushes += [push for push in transaction.results if not push.to_input]
-            left.append(
-                Transaction(transaction.tokens, [p for p in transaction.results if p.to_input])
-            )
-        if pushes:
-            link = await self._output_line.link()
-            await deliver(link, self._task.output_queue, self._node, name, pushes)
-        now_s = _now_s()
-        self._recent.append((now_s, [token for t in transactions for token in t.tokens]))
-        while now_s - self._recent[0][0] > REMEMBERED_S:
-            self._recent.popleft()
-        return left
-
     # --- staying alive
 
     async def _renew_loop(self, queue: LeaseQueue) -> None:
+        pause_s = self._task.lease_s / RENEWALS_PER_LEASE
         while True:
-            for _ in range(RENEWALS_PER_LEASE):
-                await asyncio.sleep(self._task.lease_s / RENEWALS_PER_LEASE)
-                began_s = _now_s()
-                if not await queue.renew(self._node):
-                    raise _StartOver(
-                        "this node was silent for too long, and its items are others' now"
-                    )
-                self._check_lease()
-                self._renewed_s = began_s
-            await self._look_for_what_came_late(queue)
+            await asyncio.sleep(pause_s)
+            began_s = now_s()
+            try:
+                async with asyncio.timeout(pause_s):
+                    is_known = await queue.renew(self._node)
+            except TimeoutError:
+                began_s = now_s()
+                is_known = await self._renew_beside()
+            if not is_known:
+                raise _StartOver("this node was silent for too long, and its items are others' now")
+            self._check_lease()
+            self._renewed_s = max(self._renewed_s, began_s)
+
+    async def _renew_beside(self) -> bool:
+        """What is large may take longer than a lease on a slow link, and all calls wait behind it:
+        then renewals have a connection of their own."""
+        async with connected(self._task.input_redis) as link, asyncio.TaskGroup() as group:
+            reading = group.create_task(link.read())
+            is_known = await LeaseQueue(link, self._task.input_queue).renew(self._node)
+            reading.cancel()
+        return is_known
 
     async def _look_for_what_came_late(self, queue: LeaseQueue) -> None:
         """A network that stalls delivers late: what a connection that was given up had carried last
         may be carried out after the comparison. This node would renew for ever what it does not
         know of."""
-        unknown = self._unknown_in(await queue.held(self._node))
-        # Once is no proof, as the answer to a take may be on its way.
-        self._return(unknown & self._unknown)
-        self._unknown = unknown
-        if await queue.handed(self._node):
-            self._was_handed = True
-            self._wanted.set()
+        while True:
+            await asyncio.sleep(self._task.lease_s)
+            unknown = self._unknown_in(await queue.held(self._node))
+            # Once is no proof, as the answer to a take may be on its way.
+            self._return(unknown & self._unknown)
+            self._unknown = unknown
+            if await queue.handed(self._node):
+                self._was_handed = True
+                self._wanted.set()
 
     def _check_lease(self) -> None:
         """Whoever was frozen for longer than a lease may have been reaped and not know it."""
-        if _now_s() - self._renewed_s > self._task.lease_s * 0.9:
+        if now_s() - self._renewed_s > self._task.lease_s * 0.9:
             raise _StartOver("this node could not renew its leases in time")
 
     async def _tick(self) -> None:
@@ -565,7 +558,7 @@ class Ledger:
             largest, stock.largest_pop = stock.largest_pop, 1
             takes = stock.takes_begun
             await asyncio.sleep(TICK_S)
-            if not stock.is_closed and _now_s() - self._renewed_s > self._task.lease_s * 0.9:
+            if not stock.is_closed and now_s() - self._renewed_s > self._task.lease_s * 0.9:
                 log.warning("fenced", task=self._task.task_name)
                 stock.is_closed = True
             stock.largest_pop = max(largest, stock.largest_pop)
@@ -580,19 +573,11 @@ class Ledger:
                     given = stock.surrender(side, keep)
                     spare -= len(given)
                     self.give_back([GivenBack(lease.token) for lease in given])
+            if spare > goal:
+                # All who could take them here have other things in hand.
+                self.give_back([GivenBack(lease.token) for lease in stock.surrender_suspects()])
 
 
-def _now_s() -> float:
-    """Goes on while the machine sleeps, where the system can tell."""
-    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    return time.clock_gettime(clock)
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-__all__ = ["Lease", "Ledger", "Runs"]
+def _is_out_of_memory(refusal: ResponseError) -> bool:
+    # Redis 6.2 wraps what a script was told in a sentence of its own.
+    return isinstance(refusal, OutOfMemoryError) or "-OOM " in str(refusal)

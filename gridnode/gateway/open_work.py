@@ -35,6 +35,7 @@ class Delivery:
         "in_group",
         "is_done",
         "is_interrupted",
+        "is_overdue",
         "is_seen",
         "kept_in",
         "leases",
@@ -67,6 +68,8 @@ class Delivery:
         self.in_group = False
         self.is_interrupted = False
         """Its connection was given up in the middle of a call, which the program may try again."""
+        self.is_overdue = False
+        """The program was at it for longer than the task allows."""
 
 
 class OpenWork:
@@ -74,6 +77,9 @@ class OpenWork:
         self.deliveries: list[Delivery] = []
         self.held: list[Push] = []
         self.held_bytes = 0
+        self.held_arguments = 0
+        self._until_exit: list[Lease] = []
+        self._has_put_by_a_suspect = False
         self._to_be_asked_again = 0
         """Pops whose answer nobody has read. Who asks again for that has finished nothing since."""
 
@@ -90,7 +96,7 @@ class OpenWork:
 
     def pushed(self, pushes: Sequence[Push], by: Connection | None = None) -> bool:
         """False if nothing is open: then the results do not belong to any item."""
-        if not self.deliveries:
+        if not self.is_busy:
             return False
         # Who works on an item of its own tells nothing of what other threads have read.
         has_own = by is not None and any(d.connection is by for d in self.deliveries)
@@ -118,6 +124,15 @@ class OpenWork:
         if undelivered:
             self.was_called_off()
         return undelivered
+
+    def put_by(self) -> None:
+        """What the program has seen is done at its end, and not before: there may be very much of
+        it."""
+        for delivery in self.deliveries:
+            if delivery.is_seen:
+                self._until_exit += delivery.leases
+                self._has_put_by_a_suspect |= bool(delivery.leases[0].attempts)
+        self.deliveries = [d for d in self.deliveries if not d.is_seen]
 
     def was_called_off(self) -> None:
         """A pop has not reached its answer, as its connection is gone."""
@@ -165,25 +180,28 @@ class OpenWork:
             self._hold(results)
         return self._settle()
 
-    def all_is_done(self) -> list[Transaction]:
-        """All that the program has seen, or that results are tied to."""
-        for delivery in self.deliveries:
-            delivery.is_done = delivery.is_seen or delivery.in_group
-        return self._settle()
-
     def ended_well(self) -> tuple[list[Transaction], list[Lease]]:
         """Exit code 0: what to commit, and what the program has never seen."""
-        unseen = [d for d in self.deliveries if not d.is_seen]
-        self.deliveries = [d for d in self.deliveries if d.is_seen]
-        return self.all_is_done(), [lease for d in unseen for lease in d.leases]
+        done = self._until_exit + [i for d in self.deliveries if d.is_seen for i in d.leases]
+        unseen = [lease for d in self.deliveries if not d.is_seen for lease in d.leases]
+        ready = []
+        if done or self.held:
+            ready.append(Transaction([lease.token for lease in done], self.held))
+        self._forget_all()
+        return ready, unseen
 
     def ended_badly(self) -> tuple[list[Lease], list[Lease]]:
         """Its results are dropped. The items that it had in hand, and those that are not to blame:
-        done with already, or never seen."""
-        to_blame = [d for d in self.deliveries if d.is_seen and not d.is_done]
-        others = [d for d in self.deliveries if d.is_done or not d.is_seen]
-        self.deliveries, self.held, self.held_bytes = [], [], 0
-        return [i for d in to_blame for i in d.leases], [i for d in others for i in d.leases]
+        done with already, or never seen; and all others, if it was ended for one of them."""
+        to_blame = [d for d in self.deliveries if d.is_overdue]
+        failed = [lease for d in to_blame for lease in d.leases]
+        if not to_blame:
+            to_blame = [d for d in self.deliveries if d.is_seen and not d.is_done]
+            failed = self._until_exit + [lease for d in to_blame for lease in d.leases]
+        blamed = {lease.token for lease in failed}
+        others = [i for i in self._leases() if i.token not in blamed]
+        self._forget_all()
+        return failed, others
 
     def give_up(self, delivery: Delivery) -> Sequence[Lease]:
         """The program has put an item back itself."""
@@ -200,8 +218,23 @@ class OpenWork:
         )
 
     @property
+    def is_busy(self) -> bool:
+        """It has something in hand."""
+        return bool(self.deliveries or self._until_exit)
+
+    @property
+    def has_suspect(self) -> bool:
+        """An item that has failed before; it has come alone."""
+        return self._has_put_by_a_suspect or any(d.leases[0].attempts for d in self.deliveries)
+
+    @property
     def open_items(self) -> int:
-        return sum(len(d.leases) for d in self.deliveries if not d.is_done)
+        in_hand = sum(len(d.leases) for d in self.deliveries if not d.is_done)
+        return len(self._until_exit) + in_hand
+
+    def carries_from(self, connection: Connection, heard: int) -> bool:
+        """A pipeline: another of its commands has got items."""
+        return any(d.connection is connection and d.round == heard for d in self.deliveries)
 
     def has_unseen(self, connection: Connection) -> bool:
         """It carried something, and there is no evidence yet that it was read."""
@@ -210,17 +243,24 @@ class OpenWork:
     def oldest_open(self) -> Delivery | None:
         return next((d for d in self.deliveries if not d.is_done), None)
 
+    def newest(self) -> Delivery | None:
+        return self.deliveries[-1] if self.deliveries else None
+
     def kept_in(self, key: bytes) -> list[Delivery]:
         """What a program's own list holds, the first moved there first."""
         return [d for d in self.deliveries if d.kept_in == key and not d.is_done]
 
     def tokens(self) -> set[str]:
-        return {lease.token for d in self.deliveries for lease in d.leases}
+        return {lease.token for lease in self._leases()}
+
+    def _leases(self) -> list[Lease]:
+        return self._until_exit + [lease for d in self.deliveries for lease in d.leases]
 
     def _hold(self, pushes: Sequence[Push]) -> None:
         for push in pushes:
             self.held.append(push)
             self.held_bytes += size_of(push)
+            self.held_arguments += 2 + len(push.values)
 
     def _settle(self) -> list[Transaction]:
         deliveries = self.deliveries
@@ -247,9 +287,15 @@ class OpenWork:
         return ready
 
     def _all_is_committed(self, kept: list[Delivery]) -> None:
-        self.deliveries, self.held, self.held_bytes = kept, [], 0
+        self.deliveries = kept
+        self.held, self.held_bytes, self.held_arguments = [], 0, 0
         # Nobody whose work was interrupted is left who could be mistaken for another.
         self._to_be_asked_again = 0
+
+    def _forget_all(self) -> None:
+        self._until_exit = []
+        self._has_put_by_a_suspect = False
+        self._all_is_committed([])
 
 
 def size_of(push: Push) -> int:

@@ -18,7 +18,13 @@ MAX_BYTES = 64 * 1024 * 1024
 MAX_TRANSACTIONS = 200_000
 
 COMMIT_AT_ONCE = 2_000
-COMMIT_BYTES_AT_ONCE = 4 * 1024 * 1024
+COMMIT_BYTES_AT_ONCE = 1024 * 1024
+"""On a slow link what comes after it waits: items that are taken, and the results of others."""
+
+COMMIT_ARGUMENTS_AT_ONCE = 100_000
+"""A Redis 6.2 refuses a call of more than a million and closes the connection. The last transaction
+of a commit, which may have many by itself, comes on top."""
+
 RETURN_AT_ONCE = 1_000
 
 Verdict = Callable[[Exception | None], None]
@@ -47,6 +53,7 @@ class Outbox:
         self._waiting: deque[Waiting] = deque()
         self._returned: deque[GivenBack] = deque()
         self._bytes = 0
+        self._awaited = 0
 
     def add(self, transactions: Sequence[Transaction], then: Verdict | None = None) -> None:
         for transaction in transactions:
@@ -56,6 +63,7 @@ class Outbox:
                     size += 16 + len(value)
             self._waiting.append((transaction, size, then))
             self._bytes += size
+            self._awaited += then is not None
 
     def give_back(self, items: Sequence[GivenBack]) -> None:
         self._returned += items
@@ -67,6 +75,11 @@ class Outbox:
     @property
     def is_full(self) -> bool:
         return self._bytes > MAX_BYTES or len(self._waiting) > MAX_TRANSACTIONS
+
+    @property
+    def is_awaited(self) -> bool:
+        """Somebody waits for the answer to one that is not under way yet."""
+        return self._awaited > 0
 
     @property
     def holds_a_full_commit(self) -> bool:
@@ -84,11 +97,20 @@ class Outbox:
         """The one under way, or else the next, which is under way from now on."""
         if self.current is None and self._waiting:
             chosen: list[Waiting] = []
-            size = 0
-            while self._waiting and len(chosen) < COMMIT_AT_ONCE and size < COMMIT_BYTES_AT_ONCE:
+            size = arguments = 0
+            while (
+                self._waiting
+                and len(chosen) < COMMIT_AT_ONCE
+                and size < COMMIT_BYTES_AT_ONCE
+                and arguments < COMMIT_ARGUMENTS_AT_ONCE
+            ):
                 chosen.append(self._waiting.popleft())
-                _, its_size, _ = chosen[-1]
+                (tokens, results), its_size, then = chosen[-1]
+                self._awaited -= then is not None
                 size += its_size
+                arguments += 2 + len(tokens)
+                for _, values, _ in results:
+                    arguments += 2 + len(values)
             self._number += 1
             self.current = Commit(f"{self._prefix}{self._number}", chosen)
         return self.current

@@ -7,6 +7,7 @@ are spread over the fleet.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 STOCK_S = 0.25
@@ -17,6 +18,14 @@ ROUND_TRIPS = 3.0
 
 LONGEST_STOCK_S = 2.0
 """Even if Redis is very far away."""
+
+LOW_SHARE = 8
+"""A refill begins when so small a part is left, or what is needed while it is under way."""
+
+COMMIT_AT_ONCE_S = 0.01
+LONGEST_GATHERING_S = 0.25
+GATHERED = 10
+"""Items whose results go to Redis together, if that takes no longer."""
 
 MAX_ITEMS = 10_000
 MAX_BYTES = 32 * 1024 * 1024
@@ -51,3 +60,22 @@ def target(pace: Pace) -> int:
     share = pace.waiting if pace.nodes <= 1 else pace.waiting // (2 * pace.nodes)
     affordable = int(MAX_BYTES / max(pace.bytes_per_item, 1.0))
     return max(0, min(per_run * pace.running, share, affordable, MAX_ITEMS))
+
+
+def low_water(pace: Pace, goal: int) -> int:
+    """How few items are left in stock when the next are fetched."""
+    return min(goal // 2, max(goal // LOW_SHARE, math.ceil(2 * pace.round_trip_s * _rate(pace))))
+
+
+def gather_s(pace: Pace, *, is_awaited: bool) -> float:
+    """How long results wait for others, so that Redis has less to do. Not so when the queue is
+    empty: then somebody may wait for just these before there is more to do."""
+    rate = _rate(pace)
+    if is_awaited or rate * LONGEST_GATHERING_S < 2:
+        return COMMIT_AT_ONCE_S
+    return min(LONGEST_GATHERING_S, max(COMMIT_AT_ONCE_S, GATHERED / rate))
+
+
+def _rate(pace: Pace) -> float:
+    """Items a second that its runs can do."""
+    return pace.running / max(pace.seconds_per_item or math.inf, 1e-6)

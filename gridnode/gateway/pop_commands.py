@@ -104,7 +104,7 @@ def lmove(desk: Desk, conversation: Conversation, command: Command, heard: int) 
             f"NOPERM gridcore: an item cannot move to {shown(target)}, which others see: it"
             " is this run's until it is done. Choose a name that the task's 'keys' do not name"
         )
-    nil = resp.NIL_ARRAY if blocks else resp.NIL
+    nil = resp.NIL_ARRAY if blocks and not conversation.in_exec else resp.NIL
     order = PopOrder(source_side, 1, block_s, _one, nil, target, target_side)
     return desk.pop(conversation, heard, order)
 

@@ -25,6 +25,7 @@ MAX_INLINE_BYTES = 64 * 1024
 _MAX_HEADER_BYTES = 32
 _REMEMBERED_BYTES = 256
 _PLAIN_BYTES = 64 * 1024
+_READER_BYTES = 256 * 1024
 _STAR, _DOLLAR = ord("*"), ord("$")
 
 _PART = re.compile(
@@ -80,7 +81,8 @@ class CommandReader:
         while True:
             end = self._skip_arrays(read, end)
             if end > parsed:
-                commands += self._parse(read[parsed:end])
+                with memoryview(read) as view, view[parsed:end] as whole:
+                    commands += self._parse(whole)
                 parsed = end
             if self._missing or self._at > end or end == len(read) or read[end] == _STAR:
                 break
@@ -143,15 +145,18 @@ class CommandReader:
         self._at, self._missing = at, missing
         return begin
 
-    def _parse(self, data: bytes | bytearray) -> list[Command]:
+    def _parse(self, data: memoryview) -> list[Command]:
         commands = []
         try:
-            self._reader.feed(bytes(data))
+            self._reader.feed(data)  # type: ignore[arg-type]
             while (command := self._reader.gets()) is not False:
                 if command:  # Redis, too, ignores an array that is null or empty
                     commands.append(command)
         except hiredis.ProtocolError as error:
             raise ProtocolError(str(error)) from error
+        if len(data) > _READER_BYTES:
+            # It would keep the room that it needed, whether anything comes again or not.
+            self._reader = hiredis.Reader()
         return commands
 
 
@@ -230,9 +235,14 @@ def strings(values: Sequence[bytes]) -> bytes:
     return hiredis.pack_command(tuple(values)) if values else EMPTY_ARRAY  # type: ignore[arg-type]
 
 
+def array_of(count: int) -> bytes:
+    """How it begins."""
+    return b"*%d\r\n" % count
+
+
 def array(replies: Sequence[bytes]) -> bytes:
     """Of replies that are encoded already."""
-    return b"*%d\r\n" % len(replies) + b"".join(replies)
+    return array_of(len(replies)) + b"".join(replies)
 
 
 def mapping(replies: Sequence[bytes], protocol: int) -> bytes:

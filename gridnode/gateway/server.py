@@ -189,6 +189,9 @@ class _Connection(asyncio.Protocol):
         self._waits_for_turn = False
         self._is_unread = False
         """The peer does not read what it is sent."""
+        self._is_aborted = False
+        self._is_cut_off = False
+        """It was closed before all that there was for the peer could be sent."""
         self._is_settled = False
         self._settling: asyncio.TimerHandle | None = None
         self._settles_at_s = 0.0
@@ -203,12 +206,17 @@ class _Connection(asyncio.Protocol):
     def kept_bytes(self) -> int:
         if self._conversation is None or self._transport is None:
             return 0
+        if self._is_aborted:
+            return 0
+        unread = max(self._transport.get_write_buffer_size(), self._conversation.sending_bytes)
         # An item may be larger than any command, and is no fault of who has asked for it.
-        unread = min(self._transport.get_write_buffer_size(), resp.MAX_COMMAND_BYTES)
-        return self._reader.kept_bytes + self._conversation.backlog_bytes + unread
+        unread = min(unread, resp.MAX_COMMAND_BYTES)
+        return self._reader.kept_bytes + self._conversation.kept_bytes + unread
 
     def abort(self) -> None:
         if self._transport:
+            self._is_cut_off |= self._transport.get_write_buffer_size() > 0
+            self._is_aborted = True
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -219,7 +227,11 @@ class _Connection(asyncio.Protocol):
             return
         self._transport = transport
         self._conversation = Conversation(
-            desk, write=transport.write, hang_up=self._hang_up, in_turn=self._do_in_turn
+            desk,
+            write=transport.write,
+            hang_up=self._hang_up,
+            in_turn=self._do_in_turn,
+            has_grown=self._check_budget,
         )
         self._login_timer = asyncio.get_running_loop().call_later(
             LOGIN_WITHIN_S, self._must_have_logged_in
@@ -308,7 +320,8 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self._login_timer:
             self._login_timer.cancel()
-        self._settle(was_read=error is None and _was_read(self._transport) is not False)
+        was_sent = error is None and not self._is_cut_off
+        self._settle(was_read=was_sent and _was_read(self._transport) is not False)
         self._server.forget(self)
 
     def pause_writing(self) -> None:
@@ -316,6 +329,7 @@ class _Connection(asyncio.Protocol):
             self._is_unread = True
             self._transport.pause_reading()
             self._conversation.pause()
+            self._check_budget()
 
     def resume_writing(self) -> None:
         if self._transport and self._conversation:
@@ -338,7 +352,8 @@ class _Connection(asyncio.Protocol):
             self._conversation.closed(was_read=was_read)
 
     def _check_budget(self) -> None:
-        if self.kept_bytes < MAX_STRANGERS_BYTES:
+        assert self._transport is not None
+        if self.kept_bytes < MAX_STRANGERS_BYTES or self._transport.is_closing():
             return
         if self.is_strangers:
             self._refuse("long commands before a password")
@@ -356,19 +371,21 @@ class _Connection(asyncio.Protocol):
 
     def _refuse(self, reason: str, detail: str = "") -> None:
         assert self._transport is not None
+        assert self._conversation is not None
         self._server.note_closed(reason, detail)
-        # Who does not read would never see this.
-        if not self._transport.get_write_buffer_size():
-            self._transport.write(
-                resp.error(f"ERR {reason}: {detail}" if detail else f"ERR {reason}")
-            )
+        self._is_cut_off |= self._conversation.drop_replies()
+        if self._transport.get_write_buffer_size():
+            # Who does not read would never see why, and what there is for it takes room.
+            self.abort()
+            return
+        self._transport.write(resp.error(f"ERR {reason}: {detail}" if detail else f"ERR {reason}"))
         self._close()
 
     def _close(self) -> None:
         assert self._transport is not None
         self._transport.close()
         if self._transport.get_write_buffer_size():
-            asyncio.get_running_loop().call_later(GOODBYE_S, self._transport.abort)
+            asyncio.get_running_loop().call_later(GOODBYE_S, self.abort)
 
 
 class _BufferedConnection(_Connection, asyncio.BufferedProtocol):

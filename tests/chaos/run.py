@@ -252,6 +252,7 @@ class _Run:
             lines.append(f"  again    {again:,} more items taken than pushed")
         lines += [f"  STRANGE  {result!r}" for result in verdict.strange[:10]]
         lines += [f"  ALIVE    {item!r} ends its consumer" for item in verdict.wrongly_alive[:10]]
+        lines += [f"  DEAD     {item!r} does nothing" for item in verdict.wrongly_dead[:10]]
         lines += [f"  TROUBLE  {trouble}" for trouble in monkey.troubles]
         is_good = verdict.is_good and not monkey.troubles
         lines.append("  every item once" if is_good else "  NOT every item once")

@@ -46,11 +46,14 @@ class Verdict:
     """Results of items that nobody pushed."""
     wrongly_alive: list[bytes]
     """Items that end their consumer each time, and are no dead letters."""
+    wrongly_dead: list[bytes]
+    """Dead letters of items that do nothing to their consumer: others have taken them with them."""
     dead_for: Counter[str]
 
     @property
     def is_good(self) -> bool:
-        return not (self.lost or self.doubled or self.strange or self.wrongly_alive or self.left)
+        is_wrong = self.strange or self.wrongly_alive or self.wrongly_dead
+        return not (self.lost or self.doubled or self.left or is_wrong)
 
 
 def judge(found: Found) -> Verdict:
@@ -62,7 +65,7 @@ def judge(found: Found) -> Verdict:
             left.setdefault(payload, []).append(key)
     lost: dict[bytes, str] = {}
     doubled: dict[bytes, str] = {}
-    wrongly_alive = []
+    wrongly_alive, wrongly_dead = [], []
     done = 0
     for item in found.pushed:
         number = item.partition(b" ")[0]
@@ -79,6 +82,8 @@ def judge(found: Found) -> Verdict:
             done += 1
         if item.endswith(b"poison") and not letters:
             wrongly_alive.append(item)
+        if letters and not item.endswith((b"poison", b"crash")):
+            wrongly_dead.append(item)
     return Verdict(
         pushed=len(found.pushed),
         done=done,
@@ -88,6 +93,7 @@ def judge(found: Found) -> Verdict:
         doubled=doubled,
         strange=[*pieces.elements(), *dead.elements(), *left],
         wrongly_alive=wrongly_alive,
+        wrongly_dead=wrongly_dead,
         dead_for=Counter(letter.reason for letter in found.dead),
     )
 

@@ -7,6 +7,7 @@ well-behaved program works in another slot.
 from __future__ import annotations
 
 import random
+import re
 import socket
 import threading
 import time
@@ -17,13 +18,15 @@ from typing import Any, Self
 import pytest
 import redis
 
+from gridnode.gateway.arguments import ARITY
 from gridnode.gateway.conversation import MAX_WRONG_PASSWORDS
 from gridnode.gateway.server import MAX_CONNECTIONS, MAX_SLOT_BYTES
 from tests.support.desks import pack
-from tests.support.gateway import OUTPUT, QUEUE
+from tests.support.gateway import OUTPUT, QUEUE, Gateway
 from tests.support.gateway_program import GatewayProgram, Place
 from tests.support.raw_clients import RawClient
 from tests.support.redis_server import RedisServer
+from tests.support.slow_link import slow_link
 from tests.support.waiting import wait_until
 
 MB = 1024 * 1024
@@ -67,7 +70,8 @@ class Bystander:
         with redis.Redis.from_url(self._place.url, protocol=2, socket_timeout=30) as client:
             while not self._is_to_end.is_set():
                 began_s = time.monotonic()
-                client.lpush(QUEUE, b"item %d" % self.done)
+                # To the end that it takes from: what else is in the queue stays there.
+                client.rpush(QUEUE, b"item %d" % self.done)
                 _, item = client.brpop(QUEUE, 20)
                 client.lpush(OUTPUT, item)
                 self.longest_s = max(self.longest_s, time.monotonic() - began_s)
@@ -92,12 +96,21 @@ def undisturbed(program: GatewayProgram, store: Any, *, within_bytes: int) -> It
     assert program.is_running
     assert program.peak_bytes - program.bytes_at_start < within_bytes
     assert bystander.longest_s < LONGEST_PAUSE_S
+    done = bystander.done - 1
+    wait_until(lambda: store.llen(OUTPUT) >= done, within_s=15, what="its results")
     arrived = store.lrange(OUTPUT, 0, -1)
-    assert len(set(arrived)) == len(arrived) >= bystander.done - 1, "each of its results, once"
+    assert len(set(arrived)) == len(arrived), "each of them once"
 
 
 def knock(place: Place, *, password: bool = True) -> RawClient:
     return RawClient(place.host, place.port, place.password if password else None)
+
+
+def knock_deaf(place: Place) -> RawClient:
+    """One that reads nothing, and has little room for what it does not read."""
+    client = knock(place)
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    return client
 
 
 def fill(client: RawClient, data: bytes, *, times: int) -> bytes:
@@ -216,26 +229,101 @@ def test_who_asks_for_much_and_reads_nothing_is_made_no_more_replies(
 ) -> None:
     with undisturbed(program, store, within_bytes=60 * MB), ExitStack() as open_ones:
         for _ in range(10):
-            client = open_ones.enter_context(knock(hostile))
-            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            client = open_ones.enter_context(knock_deaf(hostile))
             client.socket.settimeout(0.1)
             with pytest.raises(TimeoutError):
                 # The gateway stops reading, so that this cannot go on for ever.
                 fill(client, pack("ECHO", "x" * 1_000) * 1_000, times=1_000)
 
 
+LOOK = pack("LRANGE", QUEUE, "0", "3499")
+"""At seven megabytes, of `large_queue`: nearly as much as is answered."""
+
+
+@pytest.fixture
+def large_queue(store: Any) -> None:
+    for first in range(0, 10_000, 250):
+        store.rpush(QUEUE, *(b"%02000d" % n for n in range(first, first + 250)))
+
+
+@pytest.mark.parametrize(
+    ("reply_to", "peers", "slots"),
+    [
+        ([LOOK], 120, 2),
+        ([pack("MULTI"), *[LOOK] * 60, pack("EXEC")], 1, 2),
+        ([pack("MULTI"), *[LOOK] * 6, pack("EXEC")], 10, 2),
+        # Each is there several times while it is read and answered.
+        ([pack("ECHO", b"x" * 10 * MB)], 60, 4),
+    ],
+    ids=["looks", "looks in one MULTI", "looks in several MULTIs", "words"],
+)
+@pytest.mark.usefixtures("large_queue")
 def test_large_replies_that_nobody_reads_are_limited_together(
-    program: GatewayProgram, hostile: Place, store: Any
+    program: GatewayProgram,
+    hostile: Place,
+    store: Any,
+    reply_to: list[bytes],
+    peers: int,
+    slots: int,
 ) -> None:
-    with undisturbed(program, store, within_bytes=6 * MAX_SLOT_BYTES), ExitStack() as open_ones:
-        for _ in range(10):
-            client = open_ones.enter_context(knock(hostile))
-            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    """What is allowed, and once more for what is being made or sent just then. The system takes
+    the first four megabytes of each connection."""
+    within = slots * MAX_SLOT_BYTES
+    with undisturbed(program, store, within_bytes=within), ExitStack() as open_ones:
+        for _ in range(peers):
+            client = open_ones.enter_context(knock_deaf(hostile))
             try:
-                client.send("ECHO", b"x" * 50 * MB)
+                client.socket.sendall(b"".join(reply_to))
             except (ConnectionResetError, BrokenPipeError):
                 break
         program.wait_logged("connection_closed .*unread replies")
+
+
+def test_large_commands_leave_nothing_behind_when_they_are_answered(
+    program: GatewayProgram, hostile: Place, store: Any
+) -> None:
+    with undisturbed(program, store, within_bytes=200 * MB), ExitStack() as open_ones:
+        for _ in range(30):
+            client = open_ones.enter_context(knock(hostile))
+            client.socket.sendall(pack("NOSUCH", b"x" * 20 * MB))
+            assert client.socket.recv(100).startswith(b"-NOPERM")
+
+
+@pytest.mark.usefixtures("large_queue")
+def test_who_takes_too_much_room_with_what_it_does_not_read_goes_at_once(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gridnode.gateway.server.GOODBYE_S", 1_000.0)
+    with Gateway(redis_server.url) as gateway, ExitStack() as open_ones:
+        run = gateway.open_run()
+        server = run.access._server
+        place = Place(run.host, run.port, run.password)
+        for _ in range(60):
+            open_ones.enter_context(knock_deaf(place)).socket.sendall(LOOK)
+        wait_until(
+            lambda: 0 < len(server._connections) * 6 * MB < MAX_SLOT_BYTES,
+            within_s=20,
+            what="those that were too many are gone",
+        )
+
+
+@pytest.mark.usefixtures("large_queue")
+def test_an_item_in_a_reply_that_is_dropped_goes_to_somebody_else(
+    program: GatewayProgram, hostile: Place, store: Any
+) -> None:
+    with ExitStack() as open_ones:
+        for _ in range(5):
+            client = open_ones.enter_context(knock_deaf(hostile))
+            client.socket.sendall(LOOK)
+        last = b"%02000d" % 9_999
+        with knock(hostile) as one_too_many:
+            commands = [pack("MULTI"), pack("RPOP", QUEUE), *[LOOK] * 30, pack("EXEC")]
+            one_too_many.socket.sendall(b"".join(commands))
+            said = one_too_many.read_to_the_end()
+            assert re.search(rb"-ERR .*unread replies", said)
+            assert last not in said
+    with knock(hostile) as another:
+        assert last in another.ask("RPOP", QUEUE)
 
 
 def test_a_name_that_is_repeated_in_replies_is_no_bomb(
@@ -288,6 +376,46 @@ def test_a_look_at_a_million_items_is_refused(
     store.rpush(QUEUE, *(b"%d" % n for n in range(20_000)))
     with knock(hostile) as client:
         assert client.ask("LRANGE", QUEUE, "0", "-1").startswith(b"-ERR gridcore: ask for no more")
+
+
+@pytest.mark.usefixtures("large_queue")
+def test_a_large_look_over_a_slow_network_stops_nobody(
+    redis_server: RedisServer, store: Any
+) -> None:
+    """Twenty megabytes in one answer would be ten seconds: the connection would be given up for
+    it, and so would each one after it, as it would be asked again."""
+    with (
+        slow_link(redis_server.port, up=20 * MB, down=2 * MB) as link,
+        GatewayProgram(f"redis://127.0.0.1:{link.port}/0") as program,
+        undisturbed(program, store, within_bytes=60 * MB) as bystander,
+    ):
+        connections = link.connections
+        with knock(program.runs[0]) as client:
+            client.send("LRANGE", QUEUE, "0", "9500")
+            bystander.goes_on()
+            assert client.socket.recv(1) in b"-*", "an error, unless the others have taken most"
+        bystander.goes_on()
+        # Its items come over the same network.
+        assert bystander.longest_s < 6.0
+        assert link.connections == connections
+
+
+def test_nothing_is_asked_for_who_is_gone() -> None:
+    with (
+        RedisServer() as server,
+        redis.Redis.from_url(server.url) as store,
+        GatewayProgram(server.url) as program,
+    ):
+        server.kill()
+        for _ in range(50):
+            with knock(program.runs[0]) as client:
+                client.socket.sendall(pack("PING") + pack("TYPE", OUTPUT))
+                assert client.socket.recv(100) == b"+PONG\r\n", "it has read both"
+                client.reset()
+        server.start()
+        with knock(program.runs[0]) as client:
+            assert client.ask("TYPE", OUTPUT) == b"+none\r\n"
+        assert store.info("commandstats")["cmdstat_type"]["calls"] == 1
 
 
 # --- too many
@@ -376,6 +504,37 @@ def test_wrong_passwords_in_masses_are_logged_once_and_get_nobody_in(
         with knock(hostile) as known:
             assert known.ask("PING") == b"+PONG\r\n"
     assert program.log.count("wrong passwords") == 1
+
+
+def test_what_redis_would_refuse_in_a_multi_is_refused(hostile: Place, store: Any) -> None:
+    known = store.execute_command("COMMAND", "INFO", *ARITY)
+    assert {name.upper().encode(): facts["arity"] for name, facts in known.items()} == ARITY
+    with knock(hostile) as client:
+        for name, arity in ARITY.items():
+            words = 2 if arity == 1 else abs(arity) - 1
+            if words:
+                assert client.ask("MULTI") == b"+OK\r\n"
+                refusal = client.ask(name, *["x"] * (words - 1))
+                assert refusal.startswith(b"-ERR wrong number of arguments for"), name
+                assert client.ask("EXEC").startswith(b"-EXECABORT")
+
+
+def test_an_error_of_redis_keeps_its_code(redis_server: RedisServer, store: Any) -> None:
+    store.config_set("maxmemory-policy", "noeviction")
+    direct = RawClient("127.0.0.1", redis_server.port)
+    with Gateway(redis_server.url, keys=["cache:*"]) as gateway, direct:
+        run = gateway.open_run()
+        with RawClient(run.host, run.port, run.password) as container:
+            store.set("cache:text", "x")
+            store.config_set("maxmemory", 1)
+            for command in (
+                ("SET", "cache:x", "1"),
+                ("LPUSH", "cache:text", "1"),
+                ("LLEN", "cache:text"),
+                ("SET", "cache:x"),
+                ("EXPIRE", "cache:text", "soon"),
+            ):
+                assert container.ask(*command) == direct.ask(*command), command
 
 
 # --- without end

@@ -42,6 +42,9 @@ MAX_ATTEMPTS = 2
 
 nodes = st.sampled_from(NODES)
 seldom = st.sampled_from((False, False, False, True))
+budgets = st.sampled_from((0, 20, 40, 1_000))
+"""Bytes that one call of `take` may bring: nothing, one item or two, and more than there are."""
+
 sides: st.SearchStrategy[Side] = st.sampled_from(("L", "R"))
 
 
@@ -87,11 +90,18 @@ class LeaseQueueMachine(RuleBasedStateMachine):
         self._call((self._redis.lpush if side == "L" else self._redis.rpush)(QUEUE, *items))
         self.pushed |= set(items)
 
-    @rule(node=nodes, count=st.integers(1, 6), side=sides, reply_is_lost=seldom)
-    def take(self, node: str, count: int, side: Side, reply_is_lost: bool) -> None:
+    @rule(node=nodes, count=st.integers(1, 6), side=sides, reply_is_lost=seldom, most_bytes=budgets)
+    def take(
+        self, node: str, count: int, side: Side, reply_is_lost: bool, most_bytes: int = 1_000
+    ) -> None:
+        prefix = f"t{next(self._numbers)}-"
         taken = self._call(
-            self._queue.take(node, count, prefix=f"t{next(self._numbers)}-", number=0, side=side)
+            self._queue.take(node, count, prefix=prefix, number=0, side=side, most_bytes=most_bytes)
         )
+        if taken.is_limited:
+            assert 0 < len(taken.leases) < count
+        elif len(taken.leases) < count:
+            assert taken.waiting == self._call(self._queue.handed(node)) == 0
         for lease in taken.leases:
             assert lease.attempts == self.attempts[lease.payload]
             self.leased[node][lease.token] = lease.payload

@@ -20,7 +20,7 @@ from gridcore.wire import AckMode
 from gridnode.gateway.conversation import Conversation
 from gridnode.gateway.desk import Counters, Desk, Rules
 from gridnode.gateway.foreign import KeyRules
-from gridnode.gateway.outside import Then
+from gridnode.gateway.outside import IsWanted, NotWanted, Then, always
 from gridnode.gateway.resp import Command, CommandReader
 from gridnode.gateway.stock import Stock
 
@@ -51,9 +51,12 @@ class FakeOutside:
         self.clock_s = 1_000.0
         self.committed: list[Transaction] = []
         self.asked: list[tuple[Command, Then]] = []
+        self.wanted: list[IsWanted] = []
+        """By whom, in the order of what is asked."""
         self.through: list[tuple[Sequence[Push], Then]] = []
         self.timers: list[FakeTimer] = []
-        self.forced_groups = 0
+        self.long_barriers = 0
+        self.results_without_item = 0
 
     @property
     def results(self) -> list[bytes]:
@@ -69,8 +72,19 @@ class FakeOutside:
     def answer(self, answer: object) -> Command:
         """Redis answers the oldest question."""
         command, then = self.asked.pop(0)
+        del self.wanted[0]
         then(answer)
         return command
+
+    def forget_the_unwanted(self) -> None:
+        """As before anything is sent to Redis, or sent again."""
+        asked, self.asked = self.asked, []
+        wanted, self.wanted = self.wanted, []
+        for (command, then), is_wanted in zip(asked, wanted, strict=True):
+            if is_wanted():
+                self.ask(command, then, is_wanted=is_wanted)
+            else:
+                then(NotWanted())
 
     def now_s(self) -> float:
         return self.clock_s
@@ -81,8 +95,9 @@ class FakeOutside:
     def push_through(self, pushes: Sequence[Push], then: Then) -> None:
         self.through.append((pushes, then))
 
-    def ask(self, command: Command, then: Then) -> None:
+    def ask(self, command: Command, then: Then, *, is_wanted: IsWanted = always) -> None:
         self.asked.append((command, then))
+        self.wanted.append(is_wanted)
 
     ask_output = pass_on = ask
 
@@ -100,8 +115,11 @@ class FakeOutside:
             self.timers.remove(timer)
             timer.then()
 
-    def note_forced_group(self, after_s: float) -> None:  # noqa: ARG002
-        self.forced_groups += 1
+    def note_result_without_item(self) -> None:
+        self.results_without_item += 1
+
+    def note_long_barrier(self, after_s: float) -> None:  # noqa: ARG002
+        self.long_barriers += 1
 
 
 def make_desk(
@@ -111,6 +129,7 @@ def make_desk(
     stock: Stock | None = None,
     ack: AckMode = "next",
     keys: Sequence[str] = (),
+    counters: Counters | None = None,
 ) -> Desk:
     stock = Stock() if stock is None else stock
     stock.taken("R", leases(*items), take=0, is_exhausted=False)
@@ -119,7 +138,7 @@ def make_desk(
         secret=SECRET.encode(),
         stock=stock,
         outside=outside or FakeOutside(),
-        counters=Counters(),
+        counters=counters or Counters(),
     )
 
 
@@ -132,8 +151,14 @@ class Peer:
         self.hung_up_for: str | None = None
         """The reason; empty if it was its own wish."""
         self.turns: deque[Callable[[], None]] = deque()
+        self.most_kept = 0
+        """Bytes that it was seen to keep when it said that there were more of them."""
         self.conversation = Conversation(
-            desk, write=self._write, hang_up=self._hang_up, in_turn=self.turns.append
+            desk,
+            write=self._write,
+            hang_up=self._hang_up,
+            in_turn=self.turns.append,
+            has_grown=self._has_grown,
         )
         self._commands = CommandReader()
         self._replies = hiredis.Reader()
@@ -163,6 +188,9 @@ class Peer:
     def _write(self, data: bytes) -> None:
         self.sent_back += data
         self._replies.feed(data)
+
+    def _has_grown(self) -> None:
+        self.most_kept = max(self.most_kept, self.conversation.kept_bytes)
 
     def _hang_up(self, reason: str) -> None:
         self.hung_up_for = reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from typing import Self
 
 from tests.support.desks import pack
@@ -35,6 +36,11 @@ class RawClient:
         except ConnectionResetError:
             pass
         return read
+
+    def reset(self) -> None:
+        """As a program that is killed with something unread."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
 
     def close(self) -> None:
         self.socket.close()

@@ -49,10 +49,17 @@ def test_all_done_is_good() -> None:
     assert verdict.done == 3
 
 
-def test_a_dead_letter_is_as_good_as_results() -> None:
-    verdict = judge(Found(ITEMS, ALL_DONE[2:], [DeadItem(b"0", "exit 1")]))
+def test_a_dead_letter_of_what_ends_its_consumer_is_as_good_as_results() -> None:
+    items = [b"0 crash", *ITEMS[1:]]
+    verdict = judge(Found(items, ALL_DONE[2:], [DeadItem(b"0 crash", "exit 1")]))
     assert verdict.is_good
     assert (verdict.done, verdict.dead, verdict.dead_for["exit 1"]) == (2, 1, 1)
+
+
+def test_an_item_that_does_nothing_must_not_die_with_others() -> None:
+    verdict = judge(Found(ITEMS, ALL_DONE[2:], [DeadItem(b"0", "exit 1")]))
+    assert not verdict.is_good
+    assert verdict.wrongly_dead == [b"0"]
 
 
 def test_what_is_nowhere_is_lost() -> None:

@@ -8,8 +8,11 @@ from typing import Any
 
 import hiredis
 import pytest
+from redis._parsers.base import BaseParser
+from redis.exceptions import ResponseError
 
 from gridnode.gateway import conversation as conversations
+from gridnode.gateway.arguments import with_code
 from gridnode.gateway.desk import Desk
 from gridnode.gateway.resp import MAX_INLINE_BYTES
 from tests.support.desks import (
@@ -559,6 +562,69 @@ def test_a_multi_with_a_command_that_is_refused_is_given_up(
     assert peer.ask("MULTI", "PING", "EXEC")[-1] == [b"PONG"], "the next one is a new one"
 
 
+@pytest.mark.parametrize(
+    "wrong", [f"LPUSH {OUTPUT}", "RPOP", "BRPOP work", "LREM own 1", "EXISTS", "PING", "select"]
+)
+def test_a_multi_with_too_few_words_in_it_is_given_up(
+    peer: Peer, outside: FakeOutside, wrong: str
+) -> None:
+    right = wrong == "PING"
+    replies = peer.ask("MULTI", f"LPUSH {OUTPUT} 1", wrong, f"LPUSH {OUTPUT} 2", "EXEC")
+    if right:
+        assert len(outside.through) == 1
+        return
+    assert str(replies[2]).startswith("ERR wrong number of arguments for")
+    assert str(replies[4]).startswith("EXECABORT")
+    assert outside.through == []
+
+
+@pytest.mark.parametrize(
+    ("command", "nothing"),
+    [
+        (f"BLMOVE {QUEUE} own RIGHT LEFT 0", b"$-1"),
+        (f"BRPOPLPUSH {QUEUE} own 0", b"$-1"),
+        (f"BRPOP {QUEUE} 0", b"*-1"),
+        (f"BLMPOP 0 1 {QUEUE} LEFT", b"*-1"),
+        (f"LMPOP 1 {QUEUE} LEFT", b"*-1"),
+        (f"RPOP {QUEUE}", b"$-1"),
+        (f"RPOP {QUEUE} 3", b"*-1"),
+    ],
+)
+def test_nothing_within_an_exec_is_what_redis_says(
+    peer: Peer, desk: Desk, command: str, nothing: bytes
+) -> None:
+    """Recorded from Redis 7."""
+    peer.ask("MULTI", command, "EXEC")
+    desk.stock.taken("R", [], take=1, is_exhausted=True)
+    assert peer.sent_back.endswith(b"*1\r\n%b\r\n" % nothing)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "OOM command not allowed when used memory > 'maxmemory'.",
+        "READONLY You can't write against a read only replica.",
+        "LOADING Redis is loading the dataset in memory",
+        "NOSCRIPT No matching script.",
+        "NOPERM this user has no permissions",
+        "MISCONF Redis is configured to save RDB snapshots",
+        "WRONGTYPE Operation against a key holding the wrong kind of value",
+        "EXECABORT Transaction discarded",
+        "MOVED 3999 127.0.0.1:6381",
+        "ERR DB index is out of range",
+        "ERR value is not an integer or out of range",
+    ],
+)
+def test_an_error_of_redis_is_told_as_redis_has_said_it(sent: str) -> None:
+    error = BaseParser.parse_error(sent)  # type: ignore[no-untyped-call]
+    assert with_code(error) == sent
+
+
+def test_an_error_of_our_own_has_a_code_as_well() -> None:
+    assert with_code(ResponseError("ERR gridcore: away")) == "ERR gridcore: away"
+    assert with_code("something else") == "ERR something else"
+
+
 def test_an_error_within_an_exec_is_one_of_its_replies(peer: Peer) -> None:
     replies = peer.ask("MULTI", "PING", f"BRPOP {QUEUE} soon", "PING", "EXEC")
     (first, error, last) = replies[-1]
@@ -646,8 +712,94 @@ def test_commands_that_wait_are_counted_and_forgotten_when_they_are_done(
     assert 50_000 < conversation.backlog_bytes < 100_000, "what the MULTI holds is kept as well"
     peer.ask("DISCARD")
     assert conversation.backlog_bytes == 0
-    peer.ask("MULTI", f"LPUSH {OUTPUT} 1", f"LLEN {OUTPUT}", "EXEC")
-    assert conversation.backlog_bytes == 0, "one that is carried out"
+    peer.ask("MULTI", *[f"LPUSH {OUTPUT} {'x' * 1_000}"] * 50, "EXEC")
+    assert conversation.backlog_bytes > 50_000, "what is carried out is kept until all is"
+    for _ in range(50):
+        outside.through.pop()[1](None)
+    assert conversation.backlog_bytes == 0
+    assert len(peer.replies()[-1]) == 50
+
+
+def test_what_is_waited_for_is_counted(peer: Peer, outside: FakeOutside) -> None:
+    """Redis may be away, and each connection may send it something large."""
+    peer.ask(f"LPUSH {OUTPUT} {'x' * 50_000}")
+    assert peer.conversation.kept_bytes > 50_000
+    outside.through.pop()[1](None)
+    assert peer.replies() == [1]
+    assert peer.conversation.kept_bytes == 0
+
+
+def test_replies_of_an_exec_are_counted_until_they_are_sent(
+    peer: Peer, outside: FakeOutside
+) -> None:
+    words = [f"ECHO {'x' * 10_000}"] * 30
+    peer.ask("MULTI", *words, f"LLEN {OUTPUT}", *words, "EXEC")
+    commands = peer.conversation.backlog_bytes
+    assert peer.conversation.kept_bytes - commands > 300_000
+    assert peer.most_kept - commands > 250_000, "it says so as they grow"
+    outside.answer(7)
+    assert peer.most_kept - commands > 550_000
+    assert peer.replies()[-1] == [*[b"x" * 10_000] * 30, 7, *[b"x" * 10_000] * 30]
+    assert peer.conversation.kept_bytes == 0
+
+
+def test_a_large_reply_to_an_exec_is_not_joined(peer: Peer) -> None:
+    written: list[int] = []
+    write = peer.conversation._write
+
+    def count(data: bytes) -> None:
+        written.append(len(data))
+        write(data)
+
+    peer.conversation._write = count
+    replies = peer.ask("PING", "MULTI", *[f"ECHO {'x' * 10_000}"] * 100, "EXEC", "PING")
+    assert replies[-2:] == [[b"x" * 10_000] * 100, b"PONG"]
+    assert max(written) < 2 * 64 * 1024
+
+
+def test_an_exec_whose_replies_nobody_will_read_keeps_none_and_is_carried_out(
+    peer: Peer, desk: Desk, outside: FakeOutside
+) -> None:
+    desk.stock.taken("R", leases(b"a"), take=0, is_exhausted=False)
+    peer.ask(f"RPOP {QUEUE}")
+    most = 0
+
+    def is_too_much() -> None:
+        nonlocal most
+        most = max(most, peer.conversation.kept_bytes)
+        assert peer.conversation.drop_replies()
+
+    peer.conversation._has_grown = is_too_much
+    words = [f"ECHO {'x' * 10_000}"] * 100
+    peer.ask("MULTI", f"LPUSH {OUTPUT} 1", *words, f"LPUSH {OUTPUT} 2")
+    assert peer.ask("EXEC") == []
+    assert peer.conversation._reply_bytes == 0
+    peer.vanish(was_read=False)
+    assert peer.conversation._reply_bytes == peer.conversation.kept_bytes == 0
+    desk.ended(well=True, is_to_blame=True)
+    assert outside.results == [b"1", b"2"]
+    assert most < 2 * 1_000 * 1_000
+
+
+def test_an_answer_to_who_does_not_read_is_told_of(peer: Peer, outside: FakeOutside) -> None:
+    """What is sent before that has stopped it; nothing else would tell that there is more."""
+    told = 0
+
+    def count() -> None:
+        nonlocal told
+        told += 1
+
+    peer.conversation._has_grown = count
+    peer.ask(f"LLEN {OUTPUT}")
+    outside.answer(7)
+    assert told == 0
+    peer.ask(f"LLEN {OUTPUT}")
+    peer.conversation.pause()
+    outside.answer(7)
+    assert told == 1
+    assert peer.conversation.sending_bytes > 0
+    peer.conversation.resume()
+    assert peer.conversation.sending_bytes == 0
 
 
 @pytest.mark.parametrize("end", ["EXEC", "DISCARD", "RESET", "QUIT"])

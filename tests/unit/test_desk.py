@@ -9,9 +9,10 @@ import pytest
 from redis.exceptions import ResponseError
 
 from gridcore.lease_queue.queue import Lease
+from gridcore.wire import AckMode
 from gridnode.gateway import desk as desks
 from gridnode.gateway import looks
-from gridnode.gateway.desk import Desk
+from gridnode.gateway.desk import Counters, Desk
 from gridnode.gateway.open_work import LARGEST_GROUP
 from gridnode.gateway.outside import NotAllowed
 from gridnode.gateway.stock import Stock
@@ -325,10 +326,13 @@ def test_when_a_group_has_grown_too_large_pops_wait_for_the_slowest_thread(
     assert slow.ask(f"RPOP {QUEUE}") == [b"66"]
     assert quick.replies() == [b"65"]
     assert len(outside.done) == LARGEST_GROUP + 1
-    assert outside.timers == []
+    outside.pass_time(desks.LONG_BARRIER_S)
+    assert outside.long_barriers == 0
 
 
-def test_a_thread_that_takes_for_ever_is_not_waited_for_for_ever(outside: FakeOutside) -> None:
+def test_however_long_a_thread_takes_its_item_is_not_committed_without_it(
+    outside: FakeOutside,
+) -> None:
     desk = make_desk([b"%d" % n for n in range(100)], outside=outside)
     slow, quick = Peer(desk, logged_in=True), Peer(desk, logged_in=True)
     slow.ask(f"RPOP {QUEUE}")
@@ -336,9 +340,164 @@ def test_a_thread_that_takes_for_ever_is_not_waited_for_for_ever(outside: FakeOu
         quick.ask(f"RPOP {QUEUE}")
         quick.ask(f"LPUSH {OUTPUT} {n}")
     assert quick.ask(f"RPOP {QUEUE}") == []
-    outside.pass_time(desks.LONGEST_BARRIER_S)
-    assert quick.replies() == [b"65"]
-    assert outside.forced_groups == 1
+    outside.pass_time(desks.LONG_BARRIER_S)
+    assert outside.long_barriers == 1
+    assert quick.replies() == []
+    assert outside.done == []
+
+
+def test_who_does_not_wait_without_end_is_told_so_at_a_barrier_too(outside: FakeOutside) -> None:
+    desk = make_desk([b"%d" % n for n in range(100)], outside=outside)
+    slow, quick = Peer(desk, logged_in=True), Peer(desk, logged_in=True)
+    slow.ask(f"RPOP {QUEUE}")
+    for n in range(LARGEST_GROUP):
+        quick.ask(f"RPOP {QUEUE}")
+        quick.ask(f"LPUSH {OUTPUT} {n}")
+    assert quick.ask(f"BRPOP {QUEUE} 5") == []
+    outside.pass_time(5)
+    assert quick.replies() == [None]
+
+
+# --- items that have failed before
+
+
+def suspect(number: int) -> Lease:
+    return Lease(f"suspect-{number}", 1, b"suspect-%d" % number)
+
+
+def with_suspects(desk: Desk, count: int = 1) -> Desk:
+    suspects = [suspect(n) for n in range(count)]
+    desk.stock.taken("R", suspects, take=0, is_exhausted=False)
+    return desk
+
+
+def test_a_suspect_comes_first_and_alone(outside: FakeOutside) -> None:
+    peer = Peer(with_suspects(make_desk([b"a", b"b"], outside=outside)), logged_in=True)
+    assert peer.ask(f"RPOP {QUEUE} 2") == [[b"suspect-0"]]
+    assert peer.ask(f"RPOP {QUEUE} 2") == [[b"a", b"b"]]
+
+
+def test_a_run_that_has_a_suspect_in_hand_gets_nothing_else_until_it_is_done(
+    outside: FakeOutside,
+) -> None:
+    desk = with_suspects(make_desk([b"a"], outside=outside, ack="explicit"))
+    one, two = Peer(desk, logged_in=True), Peer(desk, logged_in=True)
+    assert one.ask(f"LMOVE {QUEUE} own RIGHT LEFT") == [b"suspect-0"]
+    assert two.ask(f"LMOVE {QUEUE} own RIGHT LEFT") == [None], "who does not wait is told so"
+    assert two.ask(f"BLMOVE {QUEUE} own RIGHT LEFT 0") == []
+    assert one.ask("LREM own 1 suspect-0") == [1]
+    assert two.replies() == [b"a"]
+
+
+def test_a_run_with_items_in_hand_finishes_them_before_it_gets_a_suspect(
+    outside: FakeOutside,
+) -> None:
+    desk = make_desk([b"a", b"b"], outside=outside)
+    one, two = Peer(desk, logged_in=True), Peer(desk, logged_in=True)
+    assert one.ask(f"RPOP {QUEUE}") == [b"a"]
+    with_suspects(desk)
+    assert two.ask(f"BRPOP {QUEUE} 0") == []
+    assert one.ask(f"BRPOP {QUEUE} 0") == [], "it has come later"
+    assert two.replies() == [[QUEUE.encode(), b"suspect-0"]]
+    assert two.ask(f"BRPOP {QUEUE} 0") == []
+    assert one.replies() == [[QUEUE.encode(), b"b"]]
+
+
+def test_what_one_run_waits_for_another_that_has_nothing_in_hand_gets(
+    outside: FakeOutside,
+) -> None:
+    busy = make_desk([b"a", b"b"], outside=outside)
+    idle = make_desk(outside=outside, stock=busy.stock)
+    one, two = Peer(busy, logged_in=True), Peer(busy, logged_in=True)
+    assert one.ask(f"RPOP {QUEUE}") == [b"a"]
+    with_suspects(busy)
+    assert two.ask(f"BRPOP {QUEUE} 0") == []
+    assert Peer(idle, logged_in=True).ask(f"RPOP {QUEUE}") == [b"suspect-0"]
+    assert two.replies() == [[QUEUE.encode(), b"b"]], "it is not kept waiting any longer"
+
+
+def test_a_pipeline_is_answered_though_there_is_a_suspect(outside: FakeOutside) -> None:
+    desk = with_suspects(make_desk([b"a"], outside=outside))
+    peer = Peer(desk, logged_in=True)
+    assert peer.ask(f"BRPOP {QUEUE} 0", f"BRPOP {QUEUE} 0") == [
+        [QUEUE.encode(), b"suspect-0"],
+        [QUEUE.encode(), b"a"],
+    ]
+
+
+def test_with_ack_exit_a_suspect_waits_for_the_next_run(outside: FakeOutside) -> None:
+    desk = make_desk([b"a", b"b"], outside=outside, ack="exit")
+    peer = Peer(desk, logged_in=True)
+    assert peer.ask(f"RPOP {QUEUE}") == [b"a"]
+    with_suspects(desk)
+    assert peer.ask(f"RPOP {QUEUE}") == [None]
+    assert peer.ask(f"LPUSH {OUTPUT} of-a") == [1]
+    peer.vanish(was_read=True)
+    desk.ended(well=True, is_to_blame=True)
+    assert outside.results == [b"of-a"]
+    next_run = make_desk(outside=outside, stock=desk.stock, ack="exit")
+    assert Peer(next_run, logged_in=True).ask(f"RPOP {QUEUE}") == [b"suspect-0"]
+
+
+# --- acknowledged at the end
+
+
+def test_with_ack_exit_only_the_item_that_took_too_long_is_to_blame(outside: FakeOutside) -> None:
+    desk = make_desk([b"a", b"b", b"c"], outside=outside, ack="exit")
+    peer = Peer(desk, logged_in=True)
+    for item in (b"a", b"b", b"c"):
+        assert peer.ask(f"RPOP {QUEUE}") == [item]
+        outside.pass_time(4)
+    assert not desk.is_overdue(5), "it is at the third item for four seconds"
+    outside.pass_time(2)
+    assert desk.is_overdue(5)
+    settled = desk.ended(well=False, is_to_blame=True)
+    assert [lease.payload for lease in settled.failed] == [b"c"]
+    assert [lease.payload for lease in settled.returned] == [b"a", b"b"]
+
+
+def test_with_ack_exit_a_crash_blames_all_that_was_in_hand(outside: FakeOutside) -> None:
+    desk = make_desk([b"a", b"b"], outside=outside, ack="exit")
+    peer = Peer(desk, logged_in=True)
+    peer.ask(f"RPOP {QUEUE}")
+    peer.ask(f"LPUSH {OUTPUT} of-a")
+    peer.ask(f"RPOP {QUEUE}")
+    peer.ask("PING")
+    settled = desk.ended(well=False, is_to_blame=True)
+    assert [lease.payload for lease in settled.failed] == [b"a", b"b"]
+    assert outside.results == []
+
+
+@pytest.mark.parametrize("ack", ["next", "exit", "explicit"])
+def test_the_time_for_an_item_is_known_however_it_is_acknowledged(
+    outside: FakeOutside, ack: AckMode
+) -> None:
+    counters = Counters()
+    items = [b"%d" % n for n in range(20)]
+    peer = Peer(make_desk(items, outside=outside, ack=ack, counters=counters), logged_in=True)
+    for n in range(20):
+        peer.ask(f"LMOVE {QUEUE} own RIGHT LEFT" if ack == "explicit" else f"RPOP {QUEUE}")
+        outside.pass_time(2)
+        if ack == "explicit":
+            assert peer.ask(f"LREM own 1 {n}") == [1]
+    assert counters.seconds_per_item == pytest.approx(2)
+
+
+def test_a_result_that_belongs_to_no_item_is_told_of_once(outside: FakeOutside) -> None:
+    """Threads that share a client bring it about: see docs/delivery.md."""
+    peer = Peer(make_desk([b"a"], outside=outside), logged_in=True)
+    peer.ask(f"LPUSH {OUTPUT} before-the-first")
+    _, then = outside.through.pop()
+    then(None)
+    assert outside.results_without_item == 0
+    peer.ask(f"RPOP {QUEUE}")
+    peer.ask(f"BRPOP {QUEUE} 1")
+    outside.pass_time(1)
+    for number in (1, 2):
+        peer.ask(f"LPUSH {OUTPUT} {number}")
+        _, then = outside.through.pop()
+        then(None)
+    assert outside.results_without_item == 1
 
 
 # --- looking

@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 )
 
 from gridcore.lease_queue.queue import Lease, Push, Transaction
+from gridcore.wire import AckMode
 from gridnode.gateway.open_work import LARGEST_GROUP, Connection, Delivery, OpenWork
 from tests.support.desks import leases
 
@@ -151,12 +152,15 @@ def test_a_group_that_grows_too_large_says_so_until_it_is_committed(work: OpenWo
     assert not work.is_overgrown
 
 
-def test_when_nobody_waits_any_longer_all_that_was_seen_is_done(work: OpenWork) -> None:
-    deliver(work, b"a", to="one")
-    work.pushed([result("1")])
-    unseen = deliver(work, b"b", to="two")
-    assert told(work, work.all_is_done()) == [(1, [b"1"])]
-    assert work.deliveries == [unseen]
+def test_whoever_is_ended_for_one_item_is_not_blamed_for_the_others(work: OpenWork) -> None:
+    deliver(work, b"a")
+    work.heard_from("one", 2)
+    work.put_by()
+    slow = deliver(work, b"b")
+    slow.is_overdue = True
+    failed, others = work.ended_badly()
+    assert [lease.payload for lease in failed] == [b"b"]
+    assert [lease.payload for lease in others] == [b"a"]
 
 
 def test_an_item_can_be_done_with_its_own_results(work: OpenWork) -> None:
@@ -239,10 +243,9 @@ class OpenWorkMachine(RuleBasedStateMachine):
         self.numbers = itertools.count()
         self.heard: dict[int, int] = {next(self.numbers): 1 for _ in range(3)}
 
-    @initialize(pops_commit=st.booleans())
-    def begin(self, pops_commit: bool) -> None:
-        """As with ack = "next", or else with "explicit" and "exit"."""
-        self.pops_commit = pops_commit
+    @initialize(ack=st.sampled_from(("next", "explicit", "exit")))
+    def begin(self, ack: AckMode) -> None:
+        self.ack = ack
 
     def _connection(self, data: st.DataObject) -> int:
         return data.draw(st.sampled_from(sorted(self.heard)))
@@ -252,7 +255,7 @@ class OpenWorkMachine(RuleBasedStateMachine):
         return data.draw(st.sampled_from(unfinished))
 
     def _has_unfinished(self) -> bool:
-        return any(not d.is_done for d in self.work.deliveries)
+        return self.ack != "exit" and any(not d.is_done for d in self.work.deliveries)
 
     @rule(data=st.data(), count=st.integers(1, 3), is_pipelined=st.booleans())
     def pop(self, data: st.DataObject, count: int, is_pipelined: bool) -> None:
@@ -261,10 +264,12 @@ class OpenWorkMachine(RuleBasedStateMachine):
         heard = self.heard[connection]
         ready = []
         done_before = {token for d in self.work.deliveries if d.is_done for token in tokens(d)}
-        if self.pops_commit:
+        if self.ack == "next":
             ready = self.work.asks_for_more(connection, heard)
         else:
             self.work.heard_from(connection, heard)
+        if self.ack == "exit":
+            self.work.put_by()
         for transaction in ready:
             for token in set(transaction.tokens) - done_before:
                 carried = self.model.open[token]
@@ -320,16 +325,17 @@ class OpenWorkMachine(RuleBasedStateMachine):
         self.model.given_up |= {lease.token for lease in given}
         self._return(given)
 
-    @rule(how=st.sampled_from(("longest barrier", "exit code 0", "crash")), really=seldom)
+    @rule(how=st.sampled_from(("exit code 0", "crash", "too long")), really=seldom)
     def end(self, how: str, really: bool) -> None:
         if not really:
             return
-        if how == "longest barrier":
-            self._commit(self.work.all_is_done())
-        elif how == "exit code 0":
+        if how == "exit code 0":
             self._exit_with_0()
-        else:
-            self._crash()
+            return
+        slow = self.work.newest() if how == "too long" else None
+        if slow:
+            slow.is_overdue = True
+        self._crash()
 
     def _exit_with_0(self) -> None:
         ready, unseen = self.work.ended_well()

@@ -7,7 +7,17 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridnode.gateway.pace import MAX_BYTES, MAX_ITEMS, STOCK_S, Pace, target
+from gridnode.gateway.pace import (
+    COMMIT_AT_ONCE_S,
+    LONGEST_GATHERING_S,
+    MAX_BYTES,
+    MAX_ITEMS,
+    STOCK_S,
+    Pace,
+    gather_s,
+    low_water,
+    target,
+)
 
 QUICK = Pace(
     running=4,
@@ -55,6 +65,35 @@ def test_a_redis_that_is_very_far_away_does_not_need_everything() -> None:
 
 def test_who_works_in_batches_finds_the_next_batch() -> None:
     assert target(replace(QUICK, running=1, seconds_per_item=0.02, largest_pop=100)) == 200
+
+
+def test_a_refill_begins_when_little_is_left_and_enough_until_it_is_there() -> None:
+    goal = target(QUICK)
+    assert low_water(QUICK, goal) == goal // 8
+    far = replace(QUICK, round_trip_s=0.05)
+    assert low_water(far, target(far)) == 2 * 0.05 * QUICK.running / 0.001
+
+
+@given(paces)
+def test_a_refill_is_never_for_nothing(pace: Pace) -> None:
+    goal = target(pace)
+    assert 0 <= low_water(pace, goal) <= goal // 2
+
+
+def test_results_wait_for_some_others_while_there_is_more_to_do() -> None:
+    in_tens_of_ms = replace(QUICK, running=2, seconds_per_item=0.03)
+    assert gather_s(in_tens_of_ms, is_awaited=False) == 0.15, "ten of them"
+    assert gather_s(replace(QUICK, running=2, seconds_per_item=0.1), is_awaited=False) == (
+        LONGEST_GATHERING_S
+    )
+    assert gather_s(QUICK, is_awaited=False) == COMMIT_AT_ONCE_S
+
+
+def test_results_do_not_wait_when_there_is_nothing_else_to_do_or_others_take_long() -> None:
+    slow = replace(QUICK, running=2, seconds_per_item=10.0)
+    assert gather_s(replace(QUICK, seconds_per_item=0.03), is_awaited=True) == COMMIT_AT_ONCE_S
+    assert gather_s(slow, is_awaited=False) == COMMIT_AT_ONCE_S
+    assert gather_s(replace(slow, seconds_per_item=None), is_awaited=False) == COMMIT_AT_ONCE_S
 
 
 def test_towards_the_end_the_last_items_are_left_for_the_fleet() -> None:

@@ -142,14 +142,14 @@ def test_when_redis_has_no_more_who_waits_at_one_end_gets_what_is_left_of_the_ot
     assert left.got == [[b"b"]]
 
 
-def test_an_item_that_has_failed_goes_alone() -> None:
+def test_an_item_that_has_failed_goes_first_and_alone() -> None:
     stock = Stock()
     stock.taken("R", [*leases(b"a"), *leases(b"bad", attempts=1), *leases(b"b")], take=1,
                 is_exhausted=False)  # fmt: skip
     buyer = Buyer(stock)
     for _ in range(3):
         buyer.asks(3 - len(buyer.got))
-    assert buyer.got == [[b"a"], [b"bad"], [b"b"]]
+    assert buyer.got == [[b"bad"], [b"a", b"b"]]
 
 
 def test_what_was_never_delivered_is_the_next_again() -> None:
