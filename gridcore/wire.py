@@ -1,8 +1,8 @@
 """The messages between hub, nodes and people's scripts.
 
-The fields of DESIGN's wire table keep their names, types and meaning; every other field has a
-default, so that either end may be older than the other. What a person writes (`TaskSpec`) refuses
-unknown fields, what a program sends ignores them.
+The fields that older agents, hubs and scripts know keep their names, types and meaning; every other
+field has a default, so that either end may be older than the other. What a person writes
+(`TaskSpec`) refuses unknown fields, what a program sends ignores them.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ ended well (exit 0)        again at once
 crashed, could not start   again after 1 s, then 2, 4, ... 60 s, give or take a fifth
 exit 0 soon, for nothing   the third time in a row, as after a crash
 sat on an item for long    again at once; the task's item_timeout has ended it
+crashed on a known item    again at once: it had failed before, and has a pause of its own
 not its own doing          again at once: the engine was restarted, or we stopped it
 """
 
@@ -41,6 +42,8 @@ class Ended:
     """There was something to do, and it did not ask for it."""
     made_progress: bool = False
     """Some of its items are done: that one crashes says nothing about the next."""
+    had_suspects_only: bool = False
+    """All that it had in hand had failed before: that is known of the items."""
     sat_on_an_item: bool = False
     """It was killed for it, by the task's item_timeout."""
 
@@ -80,9 +83,9 @@ class RestartRule:
                 "It needed more memory than container_memory in gridnode.toml allows"
                 f" (exit code {ended.exit_code})",
             )
-        return Next(
-            self._pause_s(jitter), "exit", f"It ended with exit code {_shown(ended.exit_code)}"
-        )
+        # (A program that crashes on whatever it gets is slowed down by what is new.)
+        pause_s = 0.0 if ended.had_suspects_only else self._pause_s(jitter)
+        return Next(pause_s, "exit", f"It ended with exit code {_shown(ended.exit_code)}")
 
     def _after_success(self, ended: Ended, jitter: float) -> Next:
         if not (ended.took_nothing and ended.ran_s < SHORT_RUN_S):

@@ -17,6 +17,8 @@ from typing import Any, Self, TypeVar
 
 # httpx imports its own command line if rich is there, and rich costs 6 MB of a Pi's memory.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+# redis-py measures itself if OpenTelemetry is there, as beside FastAPI. Nobody reads that here.
+sys.modules.setdefault("opentelemetry", None)  # type: ignore[arg-type]
 
 import httpx  # noqa: E402
 from pydantic import BaseModel, TypeAdapter, ValidationError  # noqa: E402

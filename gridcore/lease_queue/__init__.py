@@ -11,5 +11,5 @@ it commits later finds no lease and is dropped.
     queue      calls them (the only module with I/O)
     times      how long a lease holds
 
-The gateway that will stand on this is described in DESIGN as "the promise".
+The gateway (gridnode.gateway) stands on this; docs/delivery.md says what both promise.
 """

@@ -43,7 +43,10 @@ _KEPT_WITH_A_REPLY = 64
 
 _ids = itertools.count(1)
 
-_NOAUTH = resp.error("NOAUTH Authentication required.")
+_WHOLE_URL = (
+    " gridcore: connect with the whole of INPUT_REDIS_URL or OUTPUT_REDIS_URL, password included"
+)
+_NOAUTH = resp.error(f"NOAUTH Authentication required.{_WHOLE_URL}")
 _WRONGPASS = resp.error(
     "WRONGPASS invalid username-password pair or user is disabled. A container's password is in"
     " its INPUT_REDIS_URL, and changes with every start."
@@ -473,7 +476,7 @@ class Conversation:
             return resp.error(
                 "NOAUTH HELLO must be called with the client already authenticated, otherwise the"
                 " HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client"
-                " and select the RESP protocol version at the same time"
+                f" and select the RESP protocol version at the same time.{_WHOLE_URL}"
             )
         self.protocol, self._name = protocol, name
         return resp.mapping(

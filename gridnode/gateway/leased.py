@@ -271,6 +271,7 @@ class LeasedAccess:
             was_ours=ended.was_ours or is_idle_exit,
             took_nothing=not desk.has_popped,
             made_progress=self._counters.committed > self._committed_before,
+            had_suspects_only=bool(settled.failed) and all(i.attempts for i in settled.failed),
         )
 
     def _dead_letter(self, ended: Ended) -> dict[str, object]:

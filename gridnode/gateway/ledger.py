@@ -169,12 +169,15 @@ class Ledger:
                 except* (RedisError, OSError, TimeoutError) as errors:
                     problem = first_of(errors)
                 self._line.down()
-                if problem is not None:
-                    self._on_problem(self._explained(problem))
-                if isinstance(problem, ClusterCrossSlotError | MovedError):
-                    await asyncio.sleep(CLUSTER_PAUSE_S)
                 if now_s() - began_s > LONGEST_RECONNECT_PAUSE_S:
                     attempt = 0
+                if problem is not None:
+                    explained = self._explained(problem)
+                    self._on_problem(explained)
+                    if attempt == 0:
+                        log.warning("redis_away", task=self._task.task_name, error=explained)
+                if isinstance(problem, ClusterCrossSlotError | MovedError):
+                    await asyncio.sleep(CLUSTER_PAUSE_S)
                 await asyncio.sleep(
                     full_jitter_s(attempt, first_s=0.1, most_s=LONGEST_RECONNECT_PAUSE_S)
                 )
@@ -189,6 +192,12 @@ class Ledger:
                 " task. Submit it again with a Redis that is not a cluster in 'input_redis'"
             )
         text = f"{shown}: {type(problem).__name__}: {problem}".rstrip(": ")
+        if not self._has_released:
+            return (
+                f"This node has not reached the task's Redis yet ({text}), so nothing is done for"
+                " this task. Check that it runs and that this machine reaches it, and the password;"
+                " if 'input_redis' is wrong, submit the task again"
+            )
         return (
             f"The task's Redis cannot be used now ({text}). Containers go on with what they have;"
             " results are kept until it is back"
@@ -199,6 +208,8 @@ class Ledger:
         left = self._stock.surrender("R", 0) + self._stock.surrender("L", 0)
         left += self._stock.surrender_suspects()
         self.give_back([GivenBack(lease.token) for lease in left])
+        if not self._has_released:
+            return  # It was never connected, and has taken nothing.
         self._send_now.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(FINISH_S):

@@ -1,6 +1,6 @@
 """The transaction of one run: which items it has, which results it has pushed, what is done.
 
-The rules of DESIGN's promise, without sockets or clocks:
+The rules of the promise (docs/delivery.md), without sockets or clocks:
 
     a delivery   the items of one reply. It is *open* until it is done, then *settled*: committed,
                  or returned to where it came from.

@@ -11,23 +11,30 @@ a pull) in a thread of their own. Its many errors become three:
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import IO, Any, TypeVar
 
-import docker
-import docker.errors
-import docker.types
-import requests.exceptions
-import urllib3.exceptions
-
 from gridcore.errors import GridCoreError
 from gridcore.wire import ImagePull
 from gridnode.runtimes import RuntimeUnavailable
+
+# requests guesses the encoding of text that does not tell it, by 3 MB of tables. The engine speaks
+# UTF-8; and of what is missing requests only warns.
+sys.modules.setdefault("charset_normalizer", None)  # type: ignore[arg-type]
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import docker
+    import docker.errors
+    import docker.types
+    import requests.exceptions
+    import urllib3.exceptions
 
 CALL_TIMEOUT_S = 60.0
 """Creating a container on a slow SD card takes long; an engine that takes longer is stuck."""

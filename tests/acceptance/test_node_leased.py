@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tests.support import workers
-from tests.support.processes import tail
+from tests.support.processes import free_port, tail
 from tests.support.programs import HubProgram, NodeProgram
 from tests.support.queues import Queue
 from tests.support.redis_server import RedisServer
@@ -136,6 +136,33 @@ def test_an_item_that_always_crashes_is_a_dead_letter_and_the_others_are_done(
     assert (letter["reason"], letter["exit_code"], letter["attempts"]) == ("exit", 7, 2)
     assert letter["node"] == "n"
     assert letter["log_lines"] == [f"line {number}" for number in range(50, 100)]
+
+
+def test_a_tenth_that_always_crashes_does_not_keep_the_others_waiting(
+    hub: HubProgram, node: NodeProgram, queue: Queue
+) -> None:
+    """Slots paused for longer and longer, since they were given what had failed before, alone."""
+    items = ["crash" if number % 10 == 0 else f"{number}" for number in range(100)]
+    queue.push(*items)
+    hub.submit("t", command=PLAIN_LOOP)
+
+    soon(lambda: queue.redis.llen("gc:{t:input}:dead") == 10, "ten dead letters", within_s=60)
+
+    soon(lambda: len(queue.results) == 90, "the others")
+
+
+def test_a_task_whose_redis_was_never_reached_is_left_at_once(
+    hub: HubProgram, node: NodeProgram, queue: Queue
+) -> None:
+    hub.submit("lost", command=PLAIN_LOOP, input_redis=f"redis://127.0.0.1:{free_port()}/0")
+    soon(lambda: "has not reached the task's Redis" in (hub.node("n")["error"] or ""), "the error")
+    queue.push("a")
+    hub.submit("t", command=PLAIN_LOOP)
+
+    hub.post("/api/tasks/next")
+
+    soon(lambda: queue.results == ["a"], "the result", within_s=10)
+    assert "task_left_unsettled" not in node.log
 
 
 def test_a_run_that_sits_on_an_item_for_too_long_is_killed(

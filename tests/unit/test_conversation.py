@@ -254,7 +254,9 @@ def test_a_user_name_is_as_good_as_none(stranger: Peer, command: str) -> None:
      f"brpop {QUEUE} 0", f"LPUSH {OUTPUT} x", "KEYS *"],
 )  # fmt: skip
 def test_who_has_not_logged_in_is_told_so(stranger: Peer, command: str) -> None:
-    assert the_error(stranger.ask(command)) == "NOAUTH Authentication required."
+    assert the_error(stranger.ask(command)).startswith(
+        "NOAUTH Authentication required. gridcore: connect with the whole of INPUT_REDIS_URL"
+    )
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,12 @@ def test_crashes_are_backed_off_from_a_second_to_a_minute() -> None:
     assert pauses(RestartRule(), *[ended()] * 9) == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
+def test_what_crashes_on_items_known_to_be_bad_is_not_paused_for_them() -> None:
+    """They have a pause of their own; good items would have to wait as well."""
+    known = ended(had_suspects_only=True)
+    assert pauses(RestartRule(), ended(), known, known, known, ended()) == [1, 0, 0, 0, 2]
+
+
 @pytest.mark.parametrize(("jitter", "factor"), [(0.0, 0.8), (1.0, 1.2)])
 def test_pauses_vary_by_a_fifth_so_that_slots_do_not_start_in_step(
     jitter: float, factor: float
