@@ -301,6 +301,11 @@ class Desk:
     def _get(self, conversation: Conversation, order: PopOrder) -> Reply:
         self.has_popped = True
         work = self.work
+        if not (self._is_draining or work.is_busy):
+            # Nearly always, and then nothing else is to be thought of.
+            reply = self._get_at_once(conversation, order)
+            if reply is not None:
+                return reply
         may_wait = order.block_s is not None and not conversation.in_exec
         bends = conversation.in_exec or work.carries_from(conversation, conversation.heard)
         bends = bends or (self.rules.ack == "exit" and order.block_s == 0)
@@ -308,14 +313,9 @@ class Desk:
         def may_take() -> MayTake:
             return self._may_take(isolates=not bends, may_wait=may_wait)
 
-        if not self._is_draining and (not work.is_busy or may_take() == "yes"):
-            leases = self.stock.pop(order.side, order.most)
-            if leases is not None:
-                if self.stock.is_low:
-                    self.outside.wants_items()
-                reply = self._deliver(conversation, order, leases)
-                if leases[0].attempts:
-                    self.stock.look_again()
+        if not self._is_draining and work.is_busy and may_take() == "yes":
+            reply = self._get_at_once(conversation, order)
+            if reply is not None:
                 return reply
         pop = Pop(
             order.side,
@@ -342,6 +342,17 @@ class Desk:
                 order.block_s, lambda: self._time_is_up(conversation, order, pop)
             )
         return None
+
+    def _get_at_once(self, conversation: Conversation, order: PopOrder) -> bytes | None:
+        leases = self.stock.pop(order.side, order.most)
+        if leases is None:
+            return None
+        if self.stock.is_low:
+            self.outside.wants_items()
+        reply = self._deliver(conversation, order, leases)
+        if leases[0].attempts:
+            self.stock.look_again()
+        return reply
 
     def _may_take(self, *, isolates: bool, may_wait: bool) -> MayTake:
         work = self.work
