@@ -7,8 +7,79 @@
     errors      one base class: what was tried, the likely cause, the next step
     logs        one line an event
     cli         the `gridcore` command: `up` and `demo`
+    sdk         functions, actors and values on a grid: the public names below
 
 Nothing here imports `computehub` or `gridnode`; both import this package.
 """
 
+TYPE_CHECKING = False  # as typing has it, which takes longer to import than all of this
+if TYPE_CHECKING:
+    from gridcore.sdk.actors import ActorClass as ActorClass
+    from gridcore.sdk.actors import ActorHandle as ActorHandle
+    from gridcore.sdk.actors import get_actor as get_actor
+    from gridcore.sdk.actors import kill as kill
+    from gridcore.sdk.actors import method as method
+    from gridcore.sdk.collecting import as_completed as as_completed
+    from gridcore.sdk.collecting import cancel as cancel
+    from gridcore.sdk.collecting import gather as gather
+    from gridcore.sdk.collecting import get as get
+    from gridcore.sdk.collecting import put as put
+    from gridcore.sdk.collecting import wait as wait
+    from gridcore.sdk.decorator import remote as remote
+    from gridcore.sdk.errors import ActorDied as ActorDied
+    from gridcore.sdk.errors import GetTimeout as GetTimeout
+    from gridcore.sdk.errors import GridError as GridError
+    from gridcore.sdk.errors import TaskCancelled as TaskCancelled
+    from gridcore.sdk.errors import TaskError as TaskError
+    from gridcore.sdk.errors import TaskTimeout as TaskTimeout
+    from gridcore.sdk.errors import WorkerDied as WorkerDied
+    from gridcore.sdk.functions import RemoteFunction as RemoteFunction
+    from gridcore.sdk.refs import ObjectRef as ObjectRef
+    from gridcore.sdk.session import init as init
+    from gridcore.sdk.session import is_initialized as is_initialized
+    from gridcore.sdk.session import shutdown as shutdown
+
 __version__ = "0.1.0"
+
+# Loaded when first used: what only wants the version, or a wire model, should not pay for them.
+_HOMES = {
+    "ActorClass": "actors",
+    "ActorDied": "errors",
+    "ActorHandle": "actors",
+    "GetTimeout": "errors",
+    "GridError": "errors",
+    "ObjectRef": "refs",
+    "RemoteFunction": "functions",
+    "TaskCancelled": "errors",
+    "TaskError": "errors",
+    "TaskTimeout": "errors",
+    "WorkerDied": "errors",
+    "as_completed": "collecting",
+    "cancel": "collecting",
+    "gather": "collecting",
+    "get": "collecting",
+    "get_actor": "actors",
+    "init": "session",
+    "is_initialized": "session",
+    "kill": "actors",
+    "method": "actors",
+    "put": "collecting",
+    "remote": "decorator",
+    "shutdown": "session",
+    "wait": "collecting",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    found: object = getattr(importlib.import_module(f"gridcore.sdk.{home}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,19 @@
+"""Functions, classes and values on a grid: what `import gridcore` offers to programs.
+
+    decorator     `@remote`
+    functions     on a function; `mapping` is its `.map`
+    actors        on a class
+    options       what may be said of them, and that it makes sense
+    binding       whether arguments fit
+    refs          `ObjectRef`
+    collecting    `get`, `put`, `wait`, `as_completed`, `gather`, `cancel`
+    session       `init`, `shutdown`, and the engine of this process
+    engine        the seam below which calls run
+    exporting     functions and arguments as engines take them
+    packing       values as bytes
+    blobs         memory that processes share
+    errors        what a call can end with
+    local         the engine on this machine
+
+`gridcore/__init__.py` names what is public, and loads it when it is first used.
+"""

@@ -1,0 +1,332 @@
+"""The engine on this machine: the driver's side of it.
+
+`Core` holds all state and changes it; here are the lock around it, the waiting, and the sockets.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from gridcore.sdk.engine import Arguments, Exported, Outcome
+from gridcore.sdk.errors import GetTimeout, NotConnected
+from gridcore.sdk.local.capacity import Capacity
+from gridcore.sdk.local.core import Core
+from gridcore.sdk.local.crew import Template, WorkerProcess
+from gridcore.sdk.local.inbox import Inbox
+from gridcore.sdk.local.pump import STALL_S, Poller, Pump
+from gridcore.sdk.local.records import Watch
+from gridcore.sdk.options import ActorOptions, CallOptions, TaskOptions
+from gridcore.sdk.packing import Packed
+
+MOST_OPEN_CALLS = 20_000
+"""Beyond, `.remote()` waits for some to be over: queued calls take memory, and save no time."""
+
+PATIENCE_S = 2.0
+"""If none is over for so long, they may wait for what the caller does next: it goes on."""
+
+LOOK_EVERY = 32
+"""Calls that are submitted between two looks at what has come back."""
+
+FEW_READY = 16
+"""With more that wait for a seat, not every call is a reason to look for one."""
+
+SURPLUS_S = 1.0
+"""Workers beyond the cores, started for those that waited, end after so long without messages."""
+
+
+_log = logging.getLogger("gridcore")
+
+
+def call_back(callback: Callable[[], object]) -> None:
+    """As concurrent.futures does: whoever happens to run it is not to suffer from it."""
+    try:
+        callback()
+    except Exception:  # noqa: BLE001 - a stranger's code
+        _log.exception("a done callback raised; the call's result is as it was")
+
+
+class LocalEngine:
+    def __init__(self, capacity: Capacity) -> None:
+        self._lock = threading.RLock()
+        self._released: deque[int] = deque()
+        self._poller = Poller()
+        self._process_id = os.getpid()
+        self._name = os.urandom(4).hex()
+        self._submitted = 0
+        self._is_closed = False
+        self._seen_at = 0.0
+        self._core = Core(
+            capacity,
+            watch=self._watch,
+            unwatch=self._unwatch,
+            wants_to_write=lambda process: self._poller.also_write(process.data.fileno(), True),
+            template_started=self._watch_template,
+        )
+        self._inbox = Inbox(self._core)
+        self._pump = Pump(self._poller, self._on_events, self._next_time)
+        with self._lock:
+            for _ in range(capacity.cpus):
+                self._core.start_worker()
+
+    # Engine
+
+    def submit(
+        self, function: Exported, arguments: Arguments, options: TaskOptions
+    ) -> tuple[int, ...]:
+        core = self._core
+        count = options.num_returns if isinstance(options.num_returns, int) else 1
+        with self._lock:
+            self._check()
+            results = core.new_numbers(count)
+            core.submit(function, arguments, options, results)
+            scheduler = core.scheduler
+            if scheduler.ready_count <= FEW_READY or scheduler.ready_count % LOOK_EVERY == 0:
+                core.give_out()
+        self._after_submit()
+        return results
+
+    def submit_actor(
+        self, made_by: Exported, arguments: Arguments, options: ActorOptions, handle: Packed
+    ) -> int:
+        with self._lock:
+            self._check()
+            number = -self._core.new_numbers(1)[0]
+            return self._core.actors.submit(number, made_by, arguments, options, handle)
+
+    def call_actor(
+        self, actor: int, method: str, arguments: Arguments, options: CallOptions
+    ) -> tuple[int, ...]:
+        count = options.num_returns if isinstance(options.num_returns, int) else 1
+        with self._lock:
+            self._check()
+            results = self._core.new_numbers(count)
+            self._core.actors.call(actor, method, arguments, options, results)
+        self._after_submit()
+        return results
+
+    def find_actor(self, name: str) -> tuple[int, Packed]:
+        with self._lock:
+            self._check()
+            return self._core.actors.find(name)
+
+    def kill(self, actor: int, *, no_restart: bool) -> None:
+        with self._lock:
+            self._check()
+            self._core.actors.kill(actor, no_restart=no_restart)
+        self._run_callbacks()
+
+    def put(self, packed: Packed) -> int:
+        with self._lock:
+            self._check()
+            self._drop_released()
+            number = self._core.new_numbers(1)[0]
+            self._core.put(number, packed)
+        return number
+
+    def get(self, numbers: Sequence[int], timeout: float | None) -> list[Outcome]:
+        core = self._core
+        if not self._wait(numbers, len(numbers), timeout):
+            open_names = self._names_of(numbers)
+            raise GetTimeout(
+                f"Waiting for {open_names}",
+                cause=f"not over after {timeout:g} s",
+                next_step="The calls go on: call get again, or cancel them",
+            )
+        with self._lock:
+            return [Outcome(*core.outcome(number)) for number in numbers]
+
+    def wait(
+        self, numbers: Sequence[int], num_returns: int, timeout: float | None
+    ) -> frozenset[int]:
+        if timeout is not None and timeout <= 0:
+            self._pump.look()
+        else:
+            self._wait(numbers, num_returns, timeout)
+        with self._lock:
+            return frozenset(n for n in numbers if self._core.is_over(n))
+
+    def cancel(self, number: int, *, force: bool) -> None:
+        with self._lock:
+            self._check()
+            self._core.cancel(number, force=force)
+            self._core.give_out()
+        self._run_callbacks()
+
+    def when_done(self, number: int, callback: Callable[[], object]) -> None:
+        watch = Watch(1, lambda: self._core.fired.append(callback))
+        with self._lock:
+            self._check()
+            self._core.watch_for((number,), 1, watch)
+            is_over = watch.left <= 0
+        if is_over:
+            call_back(callback)
+        else:
+            self._pump.read_in_background()
+
+    def hold(self, number: int) -> None:
+        with self._lock:
+            self._core.objects.hold((number,))
+
+    def release(self, number: int) -> None:
+        self._released.append(number)
+        if len(self._released) == 1:
+            self._pump.step_aside()  # and free it on the way, if nobody does anything else
+
+    def identify(self, number: int) -> str:
+        return f"{self._name}-{number:x}"
+
+    def shutdown(self) -> None:
+        if self._is_closed or os.getpid() != self._process_id:
+            return
+        self._is_closed = True
+        self._pump.close()
+        with self._lock:
+            self._core.shutdown()
+        self._poller.close()
+
+    # Waiting
+
+    def _wait(self, numbers: Sequence[int], least: int, timeout: float | None) -> bool:
+        watch = Watch(0)
+        with self._lock:
+            self._check()
+            self._core.watch_for(numbers, least, watch)
+        if watch.left <= 0:
+            if least < len(numbers):
+                self._stop_watching(numbers, watch)
+            return True
+        try:
+            if self._pump.run_until(lambda: watch.left <= 0 or self._is_closed, timeout):
+                self._check()
+                return True
+            return False
+        finally:
+            if watch.left > 0 or least < len(numbers):
+                self._stop_watching(numbers, watch)
+
+    def _stop_watching(self, numbers: Sequence[int], watch: Watch) -> None:
+        with self._lock:
+            self._core.stop_watching(numbers, watch)
+
+    def _names_of(self, numbers: Sequence[int]) -> str:
+        with self._lock:
+            entries = [self._core.objects.find(number) for number in numbers]
+            names = sorted({e.call.name for e in entries if e is not None and e.call is not None})
+        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        return f"{len(numbers)} results of {shown}" if len(numbers) > 1 else f"a result of {shown}"
+
+    def _after_submit(self) -> None:
+        self._submitted += 1
+        self._pump.step_aside()
+        if self._submitted % LOOK_EVERY == 0:
+            self._pump.look()
+            if self._core.open_calls > MOST_OPEN_CALLS:
+                self._hold_back()
+
+    def _hold_back(self) -> None:
+        core = self._core
+        while core.open_calls > MOST_OPEN_CALLS:
+            before = core.open_calls
+            goal = max(MOST_OPEN_CALLS, before - before // 100)
+            self._pump.run_until(lambda goal=goal: core.open_calls <= goal, PATIENCE_S)  # type: ignore[misc]
+            if core.open_calls >= before:
+                return
+
+    # Sockets
+
+    def _watch(self, process: WorkerProcess) -> None:
+        def handle(can_read: bool) -> None:
+            if not can_read:
+                if self._core.on_written(process):
+                    self._poller.also_write(process.data.fileno(), False)
+                return
+            try:
+                frames = process.incoming.receive()
+            except (EOFError, OSError):
+                # How it ended comes from the template; if it lives without a socket, it must not.
+                self._poller.forget(process.data.fileno())
+                if self._core.template is not None:
+                    self._core.template.kill(process.number)
+                return
+            for messages, fds in frames:
+                for message in messages:
+                    self._inbox.on_message(process, message, fds)
+
+        self._poller.watch(process.data.fileno(), handle)
+
+    def _unwatch(self, process: WorkerProcess) -> None:
+        self._poller.forget(process.data.fileno())
+
+    def _watch_template(self, template: Template) -> None:
+        def handle(can_read: bool) -> None:
+            del can_read
+            try:
+                frames = template.incoming.receive()
+            except (EOFError, OSError):
+                self._poller.forget(template.socket.fileno())
+                template.end()
+                self._core.on_template_gone()
+                return
+            for messages, _ in frames:
+                for _, seat, code in messages:
+                    self._core.on_exit(seat, code)
+
+        self._poller.watch(template.socket.fileno(), handle)
+
+    def _on_events(self, events: list[tuple[int, int]]) -> None:
+        core = self._core
+        with self._lock:
+            self._poller.handle(events)
+            self._drop_released()
+            if not events:
+                now = time.monotonic()
+                core.on_time(now)
+                core.nudge()
+                if now - self._seen_at >= SURPLUS_S:
+                    core.end_surplus()
+            else:
+                self._seen_at = time.monotonic()
+            core.give_out()
+        if core.fired:
+            self._run_callbacks()
+
+    def _next_time(self) -> float | None:
+        core = self._core
+        if self._released:
+            with self._lock:
+                self._drop_released()  # it may be the last round for long
+        deadline = core.next_deadline()
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if core.can_stall() and (left is None or left > STALL_S):
+            return STALL_S
+        if left is None and core.scheduler.surplus():
+            return SURPLUS_S
+        return left
+
+    def _drop_released(self) -> None:
+        released = self._released
+        if released:
+            numbers = [released.popleft() for _ in range(len(released))]
+            self._core.objects.release(numbers)
+
+    def _run_callbacks(self) -> None:
+        """Without the lock: they may do anything."""
+        core = self._core
+        while core.fired:
+            with self._lock:
+                due, core.fired = core.fired, []
+            for callback in due:
+                call_back(callback)
+
+    def _check(self) -> None:
+        if self._is_closed:
+            raise NotConnected(
+                "Using the grid",
+                cause="its engine was shut down",
+                next_step="Call gridcore.init for a new one",
+            )

@@ -1,0 +1,166 @@
+"""What the driver knows of calls, values and actors."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gridcore.sdk.engine import Arguments, Exported
+from gridcore.sdk.local.scheduler import Call, Need
+from gridcore.sdk.options import ActorOptions
+from gridcore.sdk.packing import Packed
+
+if TYPE_CHECKING:
+    from gridcore.sdk.local.crew import WorkerProcess
+
+DRIVER = 0
+"""Who calls; workers have the numbers of their seats."""
+
+
+class LocalCall(Call):
+    """A call of a function, of a method, or of an actor's constructor."""
+
+    __slots__ = (
+        "actor",
+        "arguments",
+        "caller",
+        "deadline",
+        "ends_as",
+        "exported",
+        "is_late",
+        "method",
+        "missing",
+        "name",
+        "num_returns",
+        "results",
+        "retries",
+        "retries_timeouts",
+        "timeout",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        exported: Exported,
+        need: Need,
+        arguments: Arguments,
+        results: tuple[int, ...],
+        *,
+        name: str,
+        retries: int,
+        priority: int = 0,
+        timeout: float | None = None,
+        retries_timeouts: bool = False,
+        actor: Actor | None = None,
+        method: str = "",
+        caller: int = DRIVER,
+    ) -> None:
+        super().__init__(number, exported.id, need, priority, is_alone=timeout is not None)
+        self.exported = exported
+        self.arguments = arguments
+        self.results = results
+        self.name = name
+        self.retries = retries
+        self.retries_timeouts = retries_timeouts
+        self.timeout = timeout
+        self.deadline: float | None = None
+        self.actor = actor
+        self.method = method
+        self.caller = caller
+        self.missing = 0
+        """References among its arguments that are not there yet."""
+        self.ends_as: Packed | None = None
+        """The error with which it ends although it runs: it was cancelled, or took too long."""
+        self.is_late = False
+
+    def may_repeat(self) -> bool:
+        """Uses up one of its retries."""
+        if self.retries == 0:
+            return False
+        if self.retries > 0:
+            self.retries -= 1
+        return True
+
+
+class Entry:
+    """A reference's value, or who waits for it."""
+
+    __slots__ = ("call", "count", "dependents", "is_error", "number", "packed", "watches")
+
+    def __init__(self, number: int, call: LocalCall | None) -> None:
+        self.number = number
+        self.call = call
+        self.count = 1
+        """Holders: Python objects of the driver, workers, calls that need it, values around it."""
+        self.packed: Packed | None = None
+        self.is_error = False
+        self.dependents: list[LocalCall] | None = None
+        self.watches: list[Watch] | None = None
+
+
+class Watch:
+    """Somebody waits until some entries are over."""
+
+    __slots__ = ("fire", "left")
+
+    def __init__(self, left: int, fire: Callable[[], None] | None = None) -> None:
+        self.left = left
+        self.fire = fire
+
+
+class Request:
+    """A worker waits for values or for some calls to be over."""
+
+    __slots__ = ("is_main", "numbers", "token", "wants_values", "watch")
+
+    def __init__(
+        self, token: int, numbers: list[int], watch: Watch, *, wants_values: bool, is_main: bool
+    ) -> None:
+        self.token = token
+        self.numbers = numbers
+        self.watch = watch
+        self.wants_values = wants_values
+        self.is_main = is_main
+
+
+class Actor:
+    """
+    starting --constructed--> alive --died, may be restarted--> starting
+       |                        |
+       +------ failed ----------+--died, killed, not needed any more--> dead
+    """
+
+    __slots__ = (
+        "call_retries",
+        "created_by",
+        "death",
+        "handle",
+        "handles",
+        "is_alive",
+        "lines",
+        "need",
+        "number",
+        "open_calls",
+        "options",
+        "process",
+        "restarts",
+        "sent",
+    )
+
+    def __init__(self, number: int, options: ActorOptions, handle: Packed, need: Need) -> None:
+        self.number = number
+        self.options = options
+        self.handle = handle
+        self.need = need
+        self.handles = 1
+        self.process: WorkerProcess | None = None
+        self.is_alive = False
+        self.death: str | None = None
+        """Why it is gone for good."""
+        self.restarts = options.max_restarts
+        self.created_by: LocalCall | None = None
+        self.lines: dict[int, deque[LocalCall]] = {}
+        """Not sent yet, for each caller: what one of them calls runs in its order."""
+        self.sent: dict[int, LocalCall] = {}
+        self.open_calls = 0

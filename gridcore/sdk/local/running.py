@@ -1,0 +1,377 @@
+"""Running one call in a worker: its arguments, its function, its result or error."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import ctypes
+import inspect
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from gridcore.sdk.errors import GridError, NotPicklable, TaskError, describe
+from gridcore.sdk.local.frames import Message, packed_from
+from gridcore.sdk.packing import Packed, pack, unpack, unpack_bytes
+
+if TYPE_CHECKING:
+    from gridcore.sdk.local.worker_engine import WorkerEngine
+
+DONE, FAILED, MAY_REPEAT, STOPPED = 0, 1, 2, 3
+"""How a call ended: with a result, with an error, with one that its options call a reason to try
+again, or because it was asked to stop."""
+
+ASYNC_CONCURRENCY = 1000
+
+
+class CallInterrupted(BaseException):
+    """Raised in a call that is cancelled or took too long. Not an Exception: `except Exception` in
+    the user's code must not swallow it."""
+
+
+class Interrupts:
+    """Which call of the main thread is to stop, and whether it may be interrupted just now.
+
+    The signal's handler runs in the main thread between two of its instructions. It raises only
+    while the user's code runs or waits: elsewhere half a message would be lost.
+    """
+
+    def __init__(self) -> None:
+        self.stack: list[int] = []
+        """The calls of the main thread, each on top of the one that waits for it."""
+        self._asked: set[int] = set()
+        self._is_open = False
+
+    def ask(self, number: int) -> bool:
+        """False if no such call runs here."""
+        if number not in self.stack:
+            return False
+        self._asked.add(number)
+        return True
+
+    def on_signal(self, *_: object) -> None:
+        if self._is_open:
+            self._check()
+
+    def _check(self) -> None:
+        if self.stack and self.stack[-1] in self._asked:
+            self._is_open = False
+            self._asked.discard(self.stack[-1])
+            raise CallInterrupted
+
+    def open(self) -> None:
+        self._is_open = True
+        if self._asked:
+            self._check()
+
+    def close(self) -> None:
+        self._is_open = False
+
+    def ended(self, number: int) -> None:
+        self._is_open = False
+        self.stack.pop()
+        self._asked.discard(number)
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """Around what must not be cut in two; in other threads it changes nothing."""
+        if not self._is_open or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._is_open = False
+        yield
+        self.open()
+
+
+class Runner:
+    def __init__(self, engine: WorkerEngine, interrupts: Interrupts) -> None:
+        self._engine = engine
+        self._interrupts = interrupts
+        self._functions: dict[bytes, Any] = {}
+        self._seconds: dict[bytes, float] = {}
+        self._actor: Any = None
+        self._threads: concurrent.futures.ThreadPoolExecutor | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._gate: asyncio.Semaphore | None = None
+        self._in_threads: dict[int, int] = {}
+        self._coroutines: dict[int, concurrent.futures.Future[Any]] = {}
+
+    def is_short(self, message: Message, seconds: float) -> bool:
+        name = message[2]
+        known = self._seconds.get(name if isinstance(name, bytes) else name.encode())
+        return known is not None and known < seconds
+
+    def run(self, message: Message, fds: list[int]) -> None:
+        kind = message[0]
+        if kind == "c":
+            _, number, function, wire, places, values, num_returns, _ = message
+            self._in_main(
+                number,
+                function,
+                lambda: self._function(function),
+                wire,
+                places,
+                values,
+                num_returns,
+                fds,
+            )
+        elif kind == "m":
+            _, number, name, wire, places, values, num_returns = message
+            self._method(number, name, wire, places, values, num_returns, fds)
+        elif kind == "a":
+            _, number, function, wire, places, values, concurrency = message
+            self._create(number, function, wire, places, values, concurrency, fds)
+
+    def stop(self, number: int) -> bool:
+        """A method that runs in a thread or as a coroutine; False if there is none."""
+        coroutine = self._coroutines.get(number)
+        if coroutine is not None:
+            coroutine.cancel()
+            return True
+        thread = self._in_threads.get(number)
+        if thread is None:
+            return False
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread), ctypes.py_object(CallInterrupted)
+        )
+        return True
+
+    def close(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    # Functions
+
+    def _function(self, function: bytes) -> tuple[Callable[..., Any], Any]:
+        found = self._functions.get(function)
+        if found is None:
+            found = self._functions[function] = unpack_bytes(self._engine.functions[function])
+        return found  # type: ignore[no-any-return]
+
+    def _in_main(
+        self,
+        number: int,
+        function: bytes,
+        find: Callable[[], tuple[Callable[..., Any], Any]],
+        wire: Any,
+        places: tuple[int | str, ...],
+        values: list[Any],
+        num_returns: int,
+        fds: list[int],
+    ) -> None:
+        interrupts = self._interrupts
+        interrupts.stack.append(number)
+        status, results, kinds, name = FAILED, [], False, "a call"
+        begun = time.perf_counter()
+        try:
+            call, kinds = find()
+            name = getattr(call, "__qualname__", "a call")
+            args, kwargs = arguments_from(wire, places, values, fds)
+            del wire, values
+            interrupts.open()
+            try:
+                result = call(*args, **kwargs)
+            finally:
+                interrupts.close()
+                del args, kwargs
+            seconds = time.perf_counter() - begun
+            results = packed_results(result, num_returns, name)
+            status = DONE
+            del result
+        except CallInterrupted:
+            seconds = time.perf_counter() - begun
+            status = STOPPED
+        except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
+            seconds = time.perf_counter() - begun
+            status, results = failed(error, name, kinds)
+        interrupts.ended(number)
+        before = self._seconds.get(function, seconds)
+        self._seconds[function] = seconds if seconds > before else before + 0.2 * (seconds - before)
+        self._engine.done(number, seconds, status, results)
+
+    # Actors
+
+    def _create(
+        self,
+        number: int,
+        function: bytes,
+        wire: Any,
+        places: tuple[int | str, ...],
+        values: list[Any],
+        concurrency: int | None,
+        fds: list[int],
+    ) -> None:
+        def find() -> tuple[Callable[..., Any], Any]:
+            kind, _ = self._function(function)
+            is_async = any(
+                inspect.iscoroutinefunction(getattr(kind, name, None)) for name in dir(kind)
+            )
+            if is_async:
+                self._start_loop(concurrency or ASYNC_CONCURRENCY)
+            elif concurrency is not None and concurrency > 1:
+                self._threads = concurrent.futures.ThreadPoolExecutor(concurrency)
+
+            def construct(*args: Any, **kwargs: Any) -> None:
+                self._actor = kind(*args, **kwargs)
+
+            construct.__qualname__ = kind.__qualname__
+            return construct, False
+
+        self._in_main(number, function, find, wire, places, values, 0, fds)
+        self._engine.flush()
+
+    def _method(
+        self,
+        number: int,
+        name: str,
+        wire: Any,
+        places: tuple[int | str, ...],
+        values: list[Any],
+        num_returns: int,
+        fds: list[int],
+    ) -> None:
+        actor = self._actor
+        if self._loop is None and self._threads is None:
+            self._in_main(
+                number,
+                name.encode(),
+                lambda: (getattr(actor, name), False),
+                wire,
+                places,
+                values,
+                num_returns,
+                fds,
+            )
+            return
+        try:
+            method = getattr(actor, name)
+            args, kwargs = arguments_from(wire, places, values, fds)
+        except BaseException as error:  # noqa: BLE001
+            self._engine.done(number, 0.0, *failed(error, name, False))
+            return
+        if self._loop is not None:
+            self._coroutines[number] = asyncio.run_coroutine_threadsafe(
+                self._coroutine(number, method, args, kwargs, num_returns), self._loop
+            )
+        else:
+            assert self._threads is not None
+            self._threads.submit(self._in_thread, number, method, args, kwargs, num_returns)
+
+    def _in_thread(
+        self, number: int, method: Any, args: Any, kwargs: Any, num_returns: int
+    ) -> None:
+        name = getattr(method, "__qualname__", "a method")
+        begun = time.perf_counter()
+        try:
+            self._in_threads[number] = threading.get_ident()
+            try:
+                result = method(*args, **kwargs)
+            finally:
+                self._in_threads.pop(number, None)
+            status, results = DONE, packed_results(result, num_returns, name)
+        except CallInterrupted:
+            status, results = STOPPED, []
+        except BaseException as error:  # noqa: BLE001
+            status, results = failed(error, name, False)
+        self._engine.done(number, time.perf_counter() - begun, status, results)
+        self._engine.flush()
+
+    async def _coroutine(
+        self, number: int, method: Any, args: Any, kwargs: Any, num_returns: int
+    ) -> None:
+        name = getattr(method, "__qualname__", "a method")
+        begun = time.perf_counter()
+        assert self._gate is not None
+        try:
+            async with self._gate:
+                result = method(*args, **kwargs)
+                if inspect.isawaitable(result):
+                    result = await result
+            status, results = DONE, packed_results(result, num_returns, name)
+        except asyncio.CancelledError:
+            status, results = STOPPED, []
+        except BaseException as error:  # noqa: BLE001
+            status, results = failed(error, name, False)
+        self._coroutines.pop(number, None)
+        self._engine.done(number, time.perf_counter() - begun, status, results)
+        self._engine.flush()
+
+    def _start_loop(self, concurrency: int) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._gate = asyncio.Semaphore(concurrency)
+        threading.Thread(target=self._loop.run_forever, name="gridcore-actor", daemon=True).start()
+
+
+def arguments_from(
+    wire: Any, places: tuple[int | str, ...], values: list[Any], fds: list[int]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(wire, bytes) and not places:
+        return unpack_bytes(wire)  # type: ignore[no-any-return]
+    args, kwargs = unpack(packed_from(wire, fds))
+    args = list(args)
+    for place, value in zip(places, values, strict=True):
+        if isinstance(place, int):
+            args[place] = unpack(packed_from(value, fds))
+        else:
+            kwargs[place] = unpack(packed_from(value, fds))
+    return tuple(args), kwargs
+
+
+def packed_results(result: Any, num_returns: int, name: str) -> list[Packed]:
+    what = f"the result of {name}"
+    if num_returns == 1:
+        return [pack(result, what)]
+    if num_returns == 0:
+        return []
+    try:
+        parts = tuple(result)
+    except TypeError:
+        parts = ()
+    if len(parts) != num_returns:
+        raise ValueError(
+            f"{name} has num_returns={num_returns} and returned"
+            f" {len(parts) if parts else type(result).__name__}: return a tuple of that many"
+        )
+    return [pack(part, what) for part in parts]
+
+
+def failed(
+    error: BaseException, name: str, kinds: bool | tuple[type[Exception], ...]
+) -> tuple[int, list[Packed]]:
+    """The status and the error as it travels."""
+    may_repeat = isinstance(error, Exception) and (
+        kinds is True or (isinstance(kinds, tuple) and _is_one_of(error, kinds))
+    )
+    if isinstance(error, NotPicklable):
+        travels: GridError = error
+        error.__cause__ = None
+    else:
+        tail = error.__traceback__
+        # The first lines are ours, and say nothing to the user.
+        while tail is not None and tail.tb_frame.f_code.co_filename == __file__:
+            tail = tail.tb_next
+        text = "".join(traceback.format_exception(type(error), error, tail))
+        summary = f"{name} raised {describe(error)}"
+        travels = TaskError.of(error, remote_traceback=text, summary=summary)
+        error.__traceback__ = None
+    return (MAY_REPEAT if may_repeat else FAILED), [packed_error(travels)]
+
+
+def _is_one_of(error: Exception, kinds: tuple[type[Exception], ...]) -> bool:
+    return isinstance(error, kinds)
+
+
+def packed_error(error: GridError) -> Packed:
+    """As much of it as survives: an exception may refuse to be pickled, or to be made again."""
+    try:
+        packed = pack(error, "an error")
+        unpack(packed)
+    except Exception:
+        if not isinstance(error, TaskError):
+            raise
+        bare = TaskError.of(None, remote_traceback=error.remote_traceback, summary=str(error.tried))
+        packed = pack(bare, "an error")
+    return packed

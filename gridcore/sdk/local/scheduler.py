@@ -1,0 +1,433 @@
+"""Which call runs where, and when. No socket, no clock, no process.
+
+A *seat* is a worker process as the scheduler sees it: it runs one call at a time, and holds what
+that call asks for. Calls wait in one line for each priority and need. What is decided:
+
+    a free seat gets the next call that fits
+    short calls are sent ahead of time, as many as take about AHEAD_S: one wake-up then serves many
+    a call that waits in `get` has given its cores back; on top of it, in the same process, only
+    calls run that it waits for: anything else might wait for what is below it, and never end
+    if something fits and no seat is free, another one is wanted
+
+So recursion deeper than there are workers goes on, and the number of processes stays small.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+AHEAD_S = 0.002
+"""Work that is sent ahead to a seat. A call that turns out to be long can hold up no more than this
+for long: the others are taken back."""
+
+MAX_AHEAD = 100
+
+MAX_NESTED = 16
+"""Calls on top of each other in one process; each takes some of Python's recursion limit."""
+
+LEAST_SEATS = 32
+"""So many may run at once, if what they ask for is there: calls that take no core at all."""
+
+SLOWER, FASTER = 0.5, 0.1
+"""How quickly an average follows: a function that has become slow must be noticed at once."""
+
+NEW, READY, SENT, OVER = 0, 1, 2, 3
+"""Of a call: its arguments are not there yet; it waits for a seat; it has one; it needs none."""
+
+
+class Need(NamedTuple):
+    """What a call holds while it runs."""
+
+    cpus: float
+    memory: int
+    resources: tuple[tuple[str, float], ...]
+
+
+class Call:
+    """As far as the scheduler is concerned; the driver adds what it needs."""
+
+    __slots__ = ("function", "is_alone", "need", "number", "priority", "seat", "state", "wanted_by")
+
+    def __init__(
+        self, number: int, function: bytes, need: Need, priority: int = 0, *, is_alone: bool = False
+    ) -> None:
+        self.number = number
+        self.function = function
+        self.need = need
+        self.priority = priority
+        self.is_alone = is_alone
+        """It is never sent ahead, nor is anything sent ahead behind it."""
+        self.state = NEW
+        self.seat: Seat | None = None
+        self.wanted_by: Wait | None = None
+
+
+class Wait:
+    """A call that waits in `get`, and the calls that it waits for."""
+
+    __slots__ = ("candidates", "is_over", "seat", "token")
+
+    def __init__(self, seat: Seat, token: int) -> None:
+        self.seat = seat
+        self.token = token
+        self.candidates: deque[Call] = deque()
+        self.is_over = False
+
+
+class Seat:
+    __slots__ = ("holds", "is_retired", "is_stalled", "nested", "number", "sent", "waits")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.sent: dict[int, Call] = {}
+        """Not finished, in the order in which it runs them."""
+        self.holds: Need | None = None
+        self.waits: list[Wait] = []
+        """The calls of its stack that wait, each on top of the one before."""
+        self.nested: list[Call] = []
+        """The calls on top of them; as many as `waits`, or one less if the top one waits."""
+        self.is_stalled = False
+        """Its first call takes longer than expected: nothing is sent behind it."""
+        self.is_retired = False
+
+    @property
+    def is_waiting(self) -> bool:
+        return len(self.waits) > len(self.nested)
+
+    @property
+    def is_free(self) -> bool:
+        return not self.sent and not self.waits and not self.is_retired
+
+
+class Given(NamedTuple):
+    """Calls for a seat; nested ones run on top of the wait with this token."""
+
+    seat: Seat
+    calls: list[Call]
+    token: int | None = None
+
+
+class Scheduler:
+    def __init__(self, cpus: float, memory: int, resources: Iterable[tuple[str, float]]) -> None:
+        self.total = Need(cpus, memory, tuple(sorted(resources)))
+        self.seats: dict[int, Seat] = {}
+        self.coming = 0
+        """Seats that were wanted and are not here yet."""
+        self.ready_count = 0
+        self._free_cpus = cpus
+        self._free_memory = memory
+        self._free_resources = dict(resources)
+        self._lines: list[tuple[int, Need, deque[Call]]] = []
+        self._line_of: dict[tuple[int, Need], deque[Call]] = {}
+        self._free: list[Seat] = []
+        self._waiting: list[Wait] = []
+        self._seconds: dict[bytes, float] = {}
+
+    # What happens
+
+    def add(self, call: Call, *, first: bool = False) -> None:
+        """It may run."""
+        call.state = READY
+        call.seat = None
+        line = self._line_of.get((call.priority, call.need))
+        if line is None:
+            line = self._line_of[call.priority, call.need] = deque()
+            self._lines.append((call.priority, call.need, line))
+            self._lines.sort(key=lambda entry: -entry[0])
+        if first:
+            line.appendleft(call)
+        else:
+            line.append(call)
+        self.ready_count += 1
+        wait = call.wanted_by
+        if wait is not None and not wait.is_over:
+            wait.candidates.append(call)
+
+    def drop(self, call: Call) -> None:
+        """A call that was ready is not to run any more."""
+        if call.state == READY:
+            call.state = OVER
+            self.ready_count -= 1
+
+    def seat_came(self, seat: Seat) -> None:
+        self.coming = max(0, self.coming - 1)
+        self.seats[seat.number] = seat
+        self._free.append(seat)
+
+    def seat_went(self, seat: Seat) -> list[Call]:
+        """The calls that went with it."""
+        del self.seats[seat.number]
+        self._free = [other for other in self._free if other is not seat]
+        for wait in seat.waits:
+            wait.is_over = True
+        self._waiting = [wait for wait in self._waiting if not wait.is_over]
+        if seat.holds is not None:
+            self._give(seat.holds, has_cpus=not seat.waits)
+        for place, call in enumerate(seat.nested):
+            self._give(call.need, has_cpus=place + 1 >= len(seat.waits))
+        lost = list(seat.sent.values())
+        for call in lost:
+            call.state, call.seat = OVER, None
+        return lost
+
+    def retire(self, seat: Seat) -> None:
+        """It gets no more calls."""
+        seat.is_retired = True
+        self._free = [other for other in self._free if other is not seat]
+
+    def finished(self, call: Call, seconds: float) -> None:
+        """It ran to its end, whatever that was."""
+        before = self._seconds.get(call.function)
+        if before is None:
+            self._seconds[call.function] = seconds
+        else:
+            weight = SLOWER if seconds > before else FASTER
+            self._seconds[call.function] = before + weight * (seconds - before)
+        if call.seat is not None:
+            call.seat.is_stalled = False
+        self.left(call)
+
+    def left(self, call: Call) -> None:
+        """It is not at its seat any more: finished, given back or refused."""
+        seat = call.seat
+        if seat is None:
+            return
+        call.state, call.seat = OVER, None
+        del seat.sent[call.number]
+        if seat.nested and seat.nested[-1] is call:
+            self._give(seat.nested.pop().need)
+            self._unwind(seat)
+        elif not seat.sent and not seat.waits:
+            self._set_free(seat)
+
+    def waits(self, seat: Seat, token: int, for_calls: Iterable[Call]) -> None:
+        """Its call has begun to wait. `for_calls`: those without which it cannot go on."""
+        wait = Wait(seat, token)
+        for call in for_calls:
+            call.wanted_by = wait
+            if call.state == READY:
+                wait.candidates.append(call)
+        seat.waits.append(wait)
+        self._waiting.append(wait)
+        need = seat.nested[-1].need if seat.nested else seat.holds
+        if need is not None:
+            self._free_cpus += need.cpus
+
+    def goes_on(self, seat: Seat, token: int) -> None:
+        """What a call waited for is there, or it waits no more."""
+        for wait in seat.waits:
+            if wait.token == token:
+                wait.is_over = True
+        self._waiting = [wait for wait in self._waiting if not wait.is_over]
+        self._unwind(seat)
+
+    # What follows
+
+    def give_out(self) -> list[Given]:
+        """Calls that go to seats now."""
+        if not self.ready_count:
+            return []
+        given: list[Given] = []
+        for priority, need, line in self._lines:
+            if not line:
+                continue
+            while self._free and line and self._fits(need):
+                call = self._pop(line)
+                if call is None:
+                    break
+                seat = self._free.pop()
+                self._take(need)
+                seat.holds = need
+                self._send(seat, call)
+                given.append(Given(seat, [call]))
+            if line and self._waiting:
+                self._nest(priority, need, line, given)
+        if self.ready_count:
+            self._send_ahead(given)
+        return given
+
+    def wanted_seats(self) -> int:
+        """How many more seats there would be work for."""
+        if self._free or not self.ready_count:
+            return 0
+        at_work = sum(not seat.is_waiting for seat in self.seats.values()) + self.coming
+        most = max(0, max(LEAST_SEATS, 2 * int(self.total.cpus)) - at_work)
+        wanted = 0
+        for _, need, line in self._lines:
+            for call in line:
+                if wanted >= most or not self._fits(need, times=wanted + self.coming + 1):
+                    break
+                wanted += call.state == READY
+        return wanted
+
+    def can_ever_run(self, need: Need) -> str | None:
+        """None, or what there is too little of."""
+        if need.cpus > self.total.cpus:
+            return f"it asks for num_cpus={need.cpus:g}, and there are {self.total.cpus:g}"
+        if need.memory > self.total.memory:
+            return f"it asks for memory={need.memory:,}, and there are {self.total.memory:,} bytes"
+        have = dict(self.total.resources)
+        for name, amount in need.resources:
+            if amount > have.get(name, 0):
+                return f"it asks for {name}={amount:g}, and there is {have.get(name, 0):g}"
+        return None
+
+    def is_idle(self) -> bool:
+        return not self.ready_count and not any(seat.sent for seat in self.seats.values())
+
+    def overloaded(self) -> list[Seat]:
+        """Seats where calls wait behind the one that runs."""
+        return [
+            seat
+            for seat in self.seats.values()
+            if len(seat.sent) > 1 and not seat.is_stalled and not seat.waits
+        ]
+
+    def surplus(self) -> list[Seat]:
+        """Free seats beyond those that the cores can keep busy, the longest free ones first."""
+        count = len(self._free) - int(self.total.cpus)
+        return self._free[:count] if count > 0 else []
+
+    def reserve(self, need: Need) -> None:
+        """For an actor, whether or not it is free at the moment."""
+        self._take(need)
+
+    def unreserve(self, need: Need) -> None:
+        self._give(need)
+
+    def available(self) -> Need:
+        return Need(
+            max(0.0, self._free_cpus),
+            self._free_memory,
+            tuple(sorted(self._free_resources.items())),
+        )
+
+    # How
+
+    def _nest(self, priority: int, need: Need, line: deque[Call], given: list[Given]) -> None:
+        """Calls that somebody waits for run on top of the one that waits, newest first."""
+        for wait in reversed(self._waiting):
+            if not self._fits(need):
+                return
+            seat = wait.seat
+            if not seat.is_waiting or seat.waits[-1] is not wait or len(seat.nested) >= MAX_NESTED:
+                continue
+            call = self._candidate(wait, priority, need)
+            if call is not None:
+                line.remove(call)  # near one of its ends, as a rule
+                self.ready_count -= 1
+                self._take(need)
+                seat.nested.append(call)
+                self._send(seat, call)
+                given.append(Given(seat, [call], wait.token))
+
+    def _candidate(self, wait: Wait, priority: int, need: Need) -> Call | None:
+        while wait.candidates:
+            call = wait.candidates[0]
+            if call.state == READY and (call.priority, call.need) != (priority, need):
+                return None  # it is in another line, whose turn comes
+            wait.candidates.popleft()
+            if call.state == READY:
+                return call
+        return None
+
+    def _unwind(self, seat: Seat) -> None:
+        """A wait that is over and has nothing on top of it: its call goes on."""
+        if seat.is_waiting and seat.waits[-1].is_over:
+            seat.waits.pop()
+            need = seat.nested[-1].need if seat.nested else seat.holds
+            if need is not None:
+                self._free_cpus -= need.cpus  # perhaps below zero: what has begun is to end
+        if not seat.waits and not seat.sent:
+            self._set_free(seat)
+
+    def _set_free(self, seat: Seat) -> None:
+        if seat.holds is not None:
+            self._give(seat.holds)
+            seat.holds = None
+            if not seat.is_retired:
+                self._free.append(seat)
+
+    def _send_ahead(self, given: list[Given]) -> None:
+        for priority, need, line in self._lines:
+            del priority
+            rooms = [
+                (room, seat)
+                for seat in self.seats.values()
+                if seat.holds == need and (room := self._room(seat, line)) > 0
+            ]
+            # An even share each, so that the last calls do not queue behind one another.
+            for place, (room, seat) in enumerate(rooms):
+                share = -(-self.ready_count // (len(rooms) - place))
+                calls: list[Call] = []
+                while line and len(calls) < min(room, share):
+                    head = self._peek(line)
+                    if head is None or head.is_alone or not self._is_short(head):
+                        break
+                    self._pop(line)
+                    self._send(seat, head)
+                    calls.append(head)
+                if calls:
+                    given.append(Given(seat, calls))
+            if self._peek(line) is not None:
+                return  # what comes later in line does not overtake
+
+    def _room(self, seat: Seat, line: deque[Call]) -> int:
+        if seat.waits or seat.is_stalled or seat.is_retired or not seat.sent or not line:
+            return 0
+        current = next(iter(seat.sent.values()))
+        if current.is_alone or not self._is_short(current):
+            return 0
+        goal = min(MAX_AHEAD, int(AHEAD_S / max(self._seconds[current.function], 1e-6)))
+        # Topped up when half of it is done: fewer and larger writes.
+        return goal - len(seat.sent) if len(seat.sent) <= goal // 2 else 0
+
+    def _is_short(self, call: Call) -> bool:
+        seconds = self._seconds.get(call.function)
+        return seconds is not None and seconds < AHEAD_S / 2
+
+    def _peek(self, line: deque[Call]) -> Call | None:
+        while line and line[0].state != READY:
+            line.popleft()
+        return line[0] if line else None
+
+    def _pop(self, line: deque[Call]) -> Call | None:
+        while line:
+            call = line.popleft()
+            if call.state == READY:
+                self.ready_count -= 1
+                return call
+        return None
+
+    def _send(self, seat: Seat, call: Call) -> None:
+        call.state, call.seat = SENT, seat
+        seat.sent[call.number] = call
+
+    def _fits(self, need: Need, times: int = 1) -> bool:
+        if need.cpus * times > self._free_cpus or need.memory * times > self._free_memory:
+            return False
+        return not need.resources or all(
+            self._free_resources.get(name, 0.0) >= amount * times for name, amount in need.resources
+        )
+
+    def _take(self, need: Need) -> None:
+        self._free_cpus -= need.cpus
+        self._free_memory -= need.memory
+        for name, amount in need.resources:
+            self._free_resources[name] -= amount
+
+    def _give(self, need: Need, *, has_cpus: bool = True) -> None:
+        if has_cpus:
+            self._free_cpus += need.cpus
+        self._free_memory += need.memory
+        for name, amount in need.resources:
+            self._free_resources[name] += amount
+
+    def everything(self) -> Iterator[Call]:
+        """All that was added and is not over."""
+        for _, _, line in self._lines:
+            yield from (call for call in line if call.state == READY)
+        for seat in self.seats.values():
+            yield from seat.sent.values()

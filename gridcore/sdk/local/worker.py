@@ -1,0 +1,138 @@
+"""A worker process: runs calls one after the other, and passes on what they ask of the grid.
+
+The main thread runs the calls. A second thread reads the control socket, so that a worker which is
+busy with a long call can be asked to give back those behind it, or to stop.
+
+Results wait for each other while short calls follow, at most FLUSH_S, and never while a call runs
+that is not known to be short: sending costs more than such a call.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import deque
+
+from gridcore.sdk import session
+from gridcore.sdk.local.frames import Incoming, Message, let_go
+from gridcore.sdk.local.running import Interrupts, Runner
+from gridcore.sdk.local.worker_engine import WorkerEngine
+
+FLUSH_S = 0.001
+SHORT_S = 0.0005
+
+INTERRUPT = signal.SIGUSR1
+"""Ends a system call that the main thread waits in: a call that sleeps can be cancelled."""
+
+
+def main(seat: int, data: socket.socket, control: socket.socket) -> None:
+    Worker(seat, data, control).run()
+
+
+class Worker:
+    def __init__(self, seat: int, data: socket.socket, control: socket.socket) -> None:
+        self._control = control
+        self.interrupts = Interrupts()
+        self.engine = WorkerEngine(seat, data, self.interrupts, self._take, self._unstarted)
+        self.runner = Runner(self.engine, self.interrupts)
+        self._queue: deque[tuple[Message, list[int]]] = deque()
+        self.engine.run_nested = self.runner.run
+        self._dropped: set[int] = set()
+        """Cancelled before they were read."""
+
+    def run(self) -> None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115, PTH123
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        session.use(self.engine)
+        signal.signal(INTERRUPT, self.interrupts.on_signal)
+        threading.Thread(target=self._listen, name="gridcore-control", daemon=True).start()
+        self.engine.send(("hello", os.getpid()))
+        try:
+            while True:
+                self._run_queue()
+                self.engine.flush()
+                self.engine.read()
+        except (EOFError, ConnectionError):
+            pass  # the driver is gone, or needs this worker no more
+        self.runner.close()
+
+    def _run_queue(self) -> None:
+        engine, runner, queue = self.engine, self.runner, self._queue
+        since = 0.0
+        while True:
+            try:
+                message, fds = queue.popleft()
+            except IndexError:
+                return
+            if engine.has_results:
+                now = time.perf_counter()
+                if now - since > FLUSH_S or not runner.is_short(message, SHORT_S):
+                    engine.flush()
+                    since = now
+            else:
+                since = time.perf_counter()
+            if message[1] in self._dropped:
+                self._dropped.discard(message[1])
+                let_go(message, fds)
+                engine.refuse(message[1])
+            else:
+                runner.run(message, fds)
+
+    def _take(self, message: Message, fds: list[int]) -> None:
+        """What the driver sent, read by whichever thread waits."""
+        self._queue.append((message, fds))
+
+    def _unstarted(self) -> list[int]:
+        """Takes calls of functions that have not begun out of the queue; they go back."""
+        numbers = []
+        kept = []
+        while True:
+            try:
+                message, fds = self._queue.pop()
+            except IndexError:
+                break
+            if message[0] == "c":
+                numbers.append(message[1])
+                let_go(message, fds)
+            else:
+                kept.append((message, fds))
+        self._queue.extend(reversed(kept))
+        return numbers[::-1]
+
+    def _listen(self) -> None:
+        incoming = Incoming(self._control)
+        try:
+            while True:
+                for messages, _ in incoming.receive():
+                    for message in messages:
+                        self._obey(message)
+        except (EOFError, OSError):
+            return
+
+    def _obey(self, message: Message) -> None:
+        if message[0] == "b":
+            self.engine.read_what_is_there()
+            numbers = self._unstarted()
+            if numbers:
+                self.engine.give_back(numbers)
+            self.engine.flush()
+        elif message[0] == "x":
+            self._stop(message[1])
+
+    def _stop(self, number: int) -> None:
+        """It may wait in the queue, run, or not have been read yet."""
+        for message, _ in tuple(self._queue):
+            if message[1] == number:
+                self._dropped.add(number)
+                return
+        if self.runner.stop(number):
+            return
+        if self.interrupts.ask(number):
+            signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)
+        else:
+            self._dropped.add(number)

@@ -1,0 +1,1 @@
+"""What programs that `import gridcore` rely on, whatever engine runs their calls."""
