@@ -249,7 +249,7 @@ class Runner:
         try:
             method = getattr(actor, name)
             args, kwargs = arguments_from(wire, places, values, fds)
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001 - the user's code, as above
             self._engine.done(number, 0.0, *failed(error, name, False))
             return
         if self._loop is not None:
@@ -274,7 +274,7 @@ class Runner:
             status, results = DONE, packed_results(result, num_returns, name)
         except CallInterrupted:
             status, results = STOPPED, []
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001 - the user's code, as above
             status, results = failed(error, name, False)
         self._engine.done(number, time.perf_counter() - begun, status, results)
         self._engine.flush()
@@ -293,7 +293,7 @@ class Runner:
             status, results = DONE, packed_results(result, num_returns, name)
         except asyncio.CancelledError:
             status, results = STOPPED, []
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001 - the user's code, as above
             status, results = failed(error, name, False)
         self._coroutines.pop(number, None)
         self._engine.done(number, time.perf_counter() - begun, status, results)
