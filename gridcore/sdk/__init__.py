@@ -11,6 +11,7 @@
     engine        the seam below which calls run
     exporting     functions and arguments as engines take them
     packing       values as bytes
+    by_value      what the standard pickle refuses
     blobs         memory that processes share
     errors        what a call can end with
     local         the engine on this machine

@@ -16,10 +16,10 @@ _NOTHING = Arguments(pack(((), {}), "no arguments"))
 
 def export(thing: object, name: str) -> Exported:
     """By value, as cloudpickle does it: what it refers to in its module goes with it as it is."""
-    import cloudpickle
+    from gridcore.sdk import by_value  # late, as cloudpickle takes as long as all of `gridcore`
 
     try:
-        data: bytes = cloudpickle.dumps(thing, 5)
+        data = by_value.dumps(thing)
     except Exception as error:
         raise NotPicklable(
             f"Sending {name} to a worker",

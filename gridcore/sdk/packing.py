@@ -91,17 +91,16 @@ def pack(value: object, what: str) -> Packed:
 
 
 def _cloudpickled(value: object, what: str, buffers: list[pickle.PickleBuffer]) -> bytes:
-    import cloudpickle
+    from gridcore.sdk import by_value  # late, as cloudpickle takes as long as all of `gridcore`
 
     try:
-        data: bytes = cloudpickle.dumps(value, 5, buffer_callback=_collector(buffers))
+        return by_value.dumps(value, _collector(buffers))
     except Exception as error:
         raise NotPicklable(
             f"Sending {what}",
             cause=f"it cannot be pickled: {describe(error)}",
             next_step="Send what it is made of, and make it where it is used",
         ) from error
-    return data
 
 
 def _collector(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuffer], bool]:

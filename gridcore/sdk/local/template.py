@@ -30,7 +30,7 @@ _PR_SET_PDEATHSIG = 1
 
 def main(fd: int, driver: int) -> None:
     driver_socket = socket.socket(fileno=fd)
-    importlib.import_module("cloudpickle")
+    importlib.import_module("gridcore.sdk.by_value")
     # Ctrl-C is for the driver. Not SIG_IGN, which programs started by a call would inherit.
     signal.signal(signal.SIGINT, _ignore)
     gc.collect()
