@@ -14,6 +14,9 @@
     by_value      what the standard pickle refuses
     blobs         memory that processes share
     errors        what a call can end with
+    outcomes      how a call ended, and errors as they travel
+    driver        the process that makes calls, on any engine
+    workers       the processes that run them
     local         the engine on this machine
 
 `gridcore/__init__.py` names what is public, and loads it when it is first used.

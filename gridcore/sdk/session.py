@@ -88,7 +88,7 @@ def _start(
     global _is_registered
     # Imported late: a worker has another engine, and `import gridcore` none.
     from gridcore.sdk.local.capacity import capacity_of
-    from gridcore.sdk.local.driver import LocalEngine
+    from gridcore.sdk.local.engine import LocalEngine
 
     with _lock:
         if _engine is not None:

@@ -14,8 +14,8 @@ import pytest
 
 import gridcore
 from gridcore.sdk import session
+from gridcore.sdk.driver.engine import LOOK_EVERY
 from gridcore.sdk.errors import NotConnected
-from gridcore.sdk.local.driver import LOOK_EVERY
 from tests.sdk.signals import WITHIN_S, reach, wait_for, wait_reached
 from tests.support.waiting import wait_until
 
@@ -66,7 +66,7 @@ def test_references_of_an_engine_that_was_shut_down_say_so() -> None:
 def test_who_submits_too_much_waits_until_some_of_it_is_done(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gridcore.sdk.local.driver.MOST_OPEN_CALLS", 200)
+    monkeypatch.setattr("gridcore.sdk.driver.engine.MOST_OPEN_CALLS", 200)
     gridcore.init(num_cpus=2)
     core = session.require()._core  # type: ignore[attr-defined]
     refs, most = [], 0
@@ -81,8 +81,8 @@ def test_who_submits_too_much_waits_until_some_of_it_is_done(
 def test_it_does_not_wait_for_calls_that_wait_for_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("gridcore.sdk.local.driver.MOST_OPEN_CALLS", 50)
-    monkeypatch.setattr("gridcore.sdk.local.driver.PATIENCE_S", 0.01)
+    monkeypatch.setattr("gridcore.sdk.driver.engine.MOST_OPEN_CALLS", 50)
+    monkeypatch.setattr("gridcore.sdk.driver.engine.PATIENCE_S", 0.01)
     gridcore.init(num_cpus=2)
     refs = [meet.remote(tmp_path, "a") for _ in range(200)]
     reach(tmp_path / "go")
@@ -103,7 +103,7 @@ def template_of(driver: psutil.Process) -> psutil.Process:
     (template,) = (
         child
         for child in driver.children()
-        if "gridcore.sdk.local.template" in " ".join(child.cmdline())
+        if "gridcore.sdk.workers.template" in " ".join(child.cmdline())
     )
     return template
 
@@ -273,7 +273,7 @@ def test_workers_that_never_start_are_an_error_and_not_a_wait_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "path", ["/nowhere"])
-    monkeypatch.setattr("gridcore.sdk.local.crew._PROGRAM", "raise SystemExit(1)")
+    monkeypatch.setattr("gridcore.sdk.workers.crew._PROGRAM", "raise SystemExit(1)")
     gridcore.init(num_cpus=2)
     with pytest.raises(gridcore.WorkerDied, match="ended before they had begun"):
         gridcore.get(process.remote(), timeout=WITHIN_S)

@@ -159,7 +159,7 @@ def test_beyond_the_limit_the_oldest_values_go_to_disk_without_a_name(tmp_path: 
     gridcore.init(num_cpus=1, object_store_memory="3 MB", spill_dir=str(tmp_path))
     try:
         refs = [gridcore.put(Picture(bytes([n]) * 1_000_000)) for n in range(10)]
-        keeper = session.require()._core.keeper
+        keeper = session.require().keeper
         assert keeper.in_memory <= 3_000_000
         assert keeper.on_disk >= 7_000_000
         assert [gridcore.get(ref).pixels[0] for ref in refs] == list(range(10))

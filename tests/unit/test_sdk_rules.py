@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 import gridcore
 from gridcore.sdk.binding import checker
 from gridcore.sdk.errors import GridError, NotPicklable, TaskError
-from gridcore.sdk.local.endings import how_it_ended
 from gridcore.sdk.options import actor_options, parse_bytes, task_options
 from gridcore.sdk.packing import INLINE_BYTES, pack, unpack
+from gridcore.sdk.workers.endings import how_it_ended
 
 TOP = Path(__file__).parents[2]
 

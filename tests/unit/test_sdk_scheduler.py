@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridcore.sdk.local.scheduler import (
+from gridcore.sdk.workers.scheduler import (
     AHEAD_S,
     MAX_AHEAD,
     MAX_NESTED,

@@ -1,25 +1,22 @@
-"""The engine on this machine: the driver's side of it.
-
-`Core` holds all state and changes it; here are the lock around it, the waiting, and the sockets.
-"""
+"""What the driver's side of every engine has in common: the lock, the waiting, and what `Engine`
+offers to the API. Where calls run is said by those derived from it."""
 
 from __future__ import annotations
 
 import logging
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from gridcore.sdk.blobs import Blob
+from gridcore.sdk.driver.core import Core
+from gridcore.sdk.driver.inbox import Inbox
+from gridcore.sdk.driver.place import Place
+from gridcore.sdk.driver.pump import Poller, Pump
+from gridcore.sdk.driver.records import Watch
 from gridcore.sdk.engine import Arguments, Exported, Outcome
 from gridcore.sdk.errors import GetTimeout, NotConnected
-from gridcore.sdk.local.capacity import Capacity
-from gridcore.sdk.local.core import Core
-from gridcore.sdk.local.crew import Template, WorkerProcess
-from gridcore.sdk.local.inbox import Inbox
-from gridcore.sdk.local.pump import STALL_S, Poller, Pump
-from gridcore.sdk.local.records import Watch
 from gridcore.sdk.options import ActorOptions, CallOptions, TaskOptions
 from gridcore.sdk.packing import Packed
 
@@ -31,12 +28,6 @@ PATIENCE_S = 2.0
 
 LOOK_EVERY = 32
 """Calls that are submitted between two looks at what has come back."""
-
-FEW_READY = 16
-"""With more that wait for a seat, not every call is a reason to look for one."""
-
-SURPLUS_S = 1.0
-"""Workers beyond the cores, started for those that waited, end after so long without messages."""
 
 
 _log = logging.getLogger("gridcore")
@@ -50,8 +41,8 @@ def call_back(callback: Callable[[], object]) -> None:
         _log.exception("a done callback raised; the call's result is as it was")
 
 
-class LocalEngine:
-    def __init__(self, capacity: Capacity) -> None:
+class DriverEngine:
+    def __init__(self, make_place: Callable[[Core], Place], keep: Callable[[Blob], None]) -> None:
         self._lock = threading.RLock()
         self._released: deque[int] = deque()
         self._poller = Poller()
@@ -59,19 +50,23 @@ class LocalEngine:
         self._name = os.urandom(4).hex()
         self._submitted = 0
         self._is_closed = False
-        self._seen_at = 0.0
-        self._core = Core(
-            capacity,
-            watch=self._watch,
-            unwatch=self._unwatch,
-            wants_to_write=lambda process: self._poller.also_write(process.data.fileno(), True),
-            template_started=self._watch_template,
-        )
+        self._core = Core(make_place, keep)
         self._inbox = Inbox(self._core)
         self._pump = Pump(self._poller, self._on_events, self._next_time)
-        with self._lock:
-            for _ in range(capacity.cpus):
-                self._core.start_worker()
+
+    # What engines differ in
+
+    def _give_out_some(self) -> None:
+        """A call was submitted."""
+        self._core.place.give_out()
+
+    def _on_round(self, *, is_quiet: bool) -> None:
+        """Some messages were handled, or none had come in time."""
+        raise NotImplementedError
+
+    def _next_look(self) -> float | None:
+        """In how many seconds at the latest `_on_round` is wanted, even if nothing comes."""
+        raise NotImplementedError
 
     # Engine
 
@@ -84,9 +79,7 @@ class LocalEngine:
             self._check()
             results = core.new_numbers(count)
             core.submit(function, arguments, options, results)
-            scheduler = core.scheduler
-            if scheduler.ready_count <= FEW_READY or scheduler.ready_count % LOOK_EVERY == 0:
-                core.give_out()
+            self._give_out_some()
         self._after_submit()
         return results
 
@@ -154,7 +147,7 @@ class LocalEngine:
         with self._lock:
             self._check()
             self._core.cancel(number, force=force)
-            self._core.give_out()
+            self._core.place.give_out()
         self._run_callbacks()
 
     def when_done(self, number: int, callback: Callable[[], object]) -> None:
@@ -186,7 +179,7 @@ class LocalEngine:
         self._is_closed = True
         self._pump.close()
         with self._lock:
-            self._core.shutdown()
+            self._core.place.shutdown()
         self._poller.close()
 
     # Waiting
@@ -237,76 +230,23 @@ class LocalEngine:
             if core.open_calls >= before:
                 return
 
-    # Sockets
-
-    def _watch(self, process: WorkerProcess) -> None:
-        def handle(can_read: bool) -> None:
-            if not can_read:
-                if self._core.on_written(process):
-                    self._poller.also_write(process.data.fileno(), False)
-                return
-            try:
-                frames = process.incoming.receive()
-            except (EOFError, OSError):
-                # How it ended comes from the template; if it lives without a socket, it must not.
-                self._poller.forget(process.data.fileno())
-                if self._core.template is not None:
-                    self._core.template.kill(process.number)
-                return
-            for messages, fds in frames:
-                for message in messages:
-                    self._inbox.on_message(process, message, fds)
-
-        self._poller.watch(process.data.fileno(), handle)
-
-    def _unwatch(self, process: WorkerProcess) -> None:
-        self._poller.forget(process.data.fileno())
-
-    def _watch_template(self, template: Template) -> None:
-        def handle(can_read: bool) -> None:
-            del can_read
-            try:
-                frames = template.incoming.receive()
-            except (EOFError, OSError):
-                self._poller.forget(template.socket.fileno())
-                template.end()
-                self._core.on_template_gone()
-                return
-            for messages, _ in frames:
-                for _, seat, code in messages:
-                    self._core.on_exit(seat, code)
-
-        self._poller.watch(template.socket.fileno(), handle)
+    # What comes
 
     def _on_events(self, events: list[tuple[int, int]]) -> None:
         core = self._core
         with self._lock:
             self._poller.handle(events)
             self._drop_released()
-            if not events:
-                now = time.monotonic()
-                core.on_time(now)
-                core.nudge()
-                if now - self._seen_at >= SURPLUS_S:
-                    core.end_surplus()
-            else:
-                self._seen_at = time.monotonic()
-            core.give_out()
+            self._on_round(is_quiet=not events)
+            core.place.give_out()
         if core.fired:
             self._run_callbacks()
 
     def _next_time(self) -> float | None:
-        core = self._core
         if self._released:
             with self._lock:
                 self._drop_released()  # it may be the last round for long
-        deadline = core.next_deadline()
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if core.can_stall() and (left is None or left > STALL_S):
-            return STALL_S
-        if left is None and core.scheduler.surplus():
-            return SURPLUS_S
-        return left
+        return self._next_look()
 
     def _drop_released(self) -> None:
         released = self._released

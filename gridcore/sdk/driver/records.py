@@ -4,21 +4,36 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from gridcore.sdk.engine import Arguments, Exported
-from gridcore.sdk.local.scheduler import Call, Need
 from gridcore.sdk.options import ActorOptions
 from gridcore.sdk.packing import Packed
-
-if TYPE_CHECKING:
-    from gridcore.sdk.local.crew import WorkerProcess
+from gridcore.sdk.workers.scheduler import Call, Need
 
 DRIVER = 0
-"""Who calls; workers have the numbers of their seats."""
+"""Who calls; workers have numbers of their own."""
 
 
-class LocalCall(Call):
+class Peer:
+    """A worker, as the driver sees it: it runs calls, and asks the driver for everything."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.functions: set[bytes] = set()
+        """Those that it has been sent."""
+        self.held: set[int] = set()
+        """References that it has, as far as it has said."""
+        self.pins: list[int] = []
+        """Actors that it asked for by name and has not held yet."""
+        self.requests: dict[int, Request] = {}
+        self.actor: Actor | None = None
+        self.pid = 0
+        self.is_nudged = False
+        self.end: str | None = None
+        """Why we ended it, if it was us."""
+
+
+class CallRecord(Call):
     """A call of a function, of a method, or of an actor's constructor."""
 
     __slots__ = (
@@ -88,14 +103,14 @@ class Entry:
 
     __slots__ = ("call", "count", "dependents", "is_error", "number", "packed", "watches")
 
-    def __init__(self, number: int, call: LocalCall | None) -> None:
+    def __init__(self, number: int, call: CallRecord | None) -> None:
         self.number = number
         self.call = call
         self.count = 1
         """Holders: Python objects of the driver, workers, calls that need it, values around it."""
         self.packed: Packed | None = None
         self.is_error = False
-        self.dependents: list[LocalCall] | None = None
+        self.dependents: list[CallRecord] | None = None
         self.watches: list[Watch] | None = None
 
 
@@ -154,13 +169,13 @@ class Actor:
         self.handle = handle
         self.need = need
         self.handles = 1
-        self.process: WorkerProcess | None = None
+        self.process: Peer | None = None
         self.is_alive = False
         self.death: str | None = None
         """Why it is gone for good."""
         self.restarts = options.max_restarts
-        self.created_by: LocalCall | None = None
-        self.lines: dict[int, deque[LocalCall]] = {}
+        self.created_by: CallRecord | None = None
+        self.lines: dict[int, deque[CallRecord]] = {}
         """Not sent yet, for each caller: what one of them calls runs in its order."""
-        self.sent: dict[int, LocalCall] = {}
+        self.sent: dict[int, CallRecord] = {}
         self.open_calls = 0

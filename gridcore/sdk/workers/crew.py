@@ -1,4 +1,4 @@
-"""The driver's worker processes: started, spoken to, and their ends heard of."""
+"""Worker processes as whoever has them sees them: started, spoken to, and their ends heard of."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ import socket
 import subprocess
 import sys
 
-from gridcore.sdk.local.frames import Incoming, Message, Outgoing, Sender, send_all
-from gridcore.sdk.local.records import Actor, Request
-from gridcore.sdk.local.scheduler import Seat
+from gridcore.sdk.workers.frames import Incoming, Message, Outgoing, Sender, send_all
 
 END_WITHIN_S = 5.0
 
 _PROGRAM = (
     "import sys; sys.path[:] = {path!r}; "
-    "from gridcore.sdk.local.template import main; main({fd}, {driver})"
+    "from gridcore.sdk.workers.template import main; main({fd}, {driver})"
 )
 
 
 class WorkerProcess:
-    """One worker, as the driver sees it."""
+    """The near ends of one worker's sockets."""
 
     def __init__(self, number: int, data: socket.socket, control: socket.socket) -> None:
         self.number = number
@@ -29,19 +27,6 @@ class WorkerProcess:
         self.control = control
         self.sender = Sender(data)
         self.incoming = Incoming(data)
-        self.functions: set[bytes] = set()
-        """Those that it has been sent."""
-        self.held: set[int] = set()
-        """References that it has, as far as it has said."""
-        self.pins: list[int] = []
-        """Actors that it asked for by name and has not held yet."""
-        self.requests: dict[int, Request] = {}
-        self.seat = Seat(number)
-        self.actor: Actor | None = None
-        self.pid = 0
-        self.is_nudged = False
-        self.end: str | None = None
-        """Why we ended it, if it was us."""
 
     def tell(self, message: Message) -> None:
         """On the control socket, which is read even while a call runs."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from gridcore.sdk.driver.records import DRIVER, Actor, CallRecord, Peer
 from gridcore.sdk.engine import Arguments, Exported
 from gridcore.sdk.errors import (
     ActorDied,
@@ -16,17 +16,14 @@ from gridcore.sdk.errors import (
     TaskError,
     Unschedulable,
 )
-from gridcore.sdk.local.crew import WorkerProcess
-from gridcore.sdk.local.endings import how_it_ended
-from gridcore.sdk.local.frames import MAX_FDS, Outgoing
-from gridcore.sdk.local.records import DRIVER, Actor, LocalCall
-from gridcore.sdk.local.running import DONE, STOPPED
-from gridcore.sdk.local.scheduler import Need
 from gridcore.sdk.options import ActorOptions, CallOptions
+from gridcore.sdk.outcomes import DONE, STOPPED
 from gridcore.sdk.packing import Packed, unpack
+from gridcore.sdk.workers.frames import MAX_FDS
+from gridcore.sdk.workers.scheduler import Need
 
 if TYPE_CHECKING:
-    from gridcore.sdk.local.core import Core
+    from gridcore.sdk.driver.core import Core
 
 MOST_SENT = 1000
 """Calls that an actor's process has and has not answered; the others wait here."""
@@ -68,7 +65,7 @@ class Actors:
         actor = self._actors[number] = Actor(number, options, handle, need)
         if options.name:
             self._names[options.name] = actor
-        call = LocalCall(
+        call = CallRecord(
             core.new_numbers(1)[0],
             made_by,
             _NO_NEED,
@@ -81,13 +78,13 @@ class Actors:
         )
         actor.created_by = call
         core.expect(call)
-        core.scheduler.reserve(need)
-        lack = core.scheduler.can_ever_run(need)
+        core.place.reserve(need)
+        lack = core.place.lack(need)
         if lack is not None:
             why = Unschedulable(
                 f"Creating {made_by.name}",
                 cause=lack,
-                next_step="Ask for less, or pass more to gridcore.init",
+                next_step=core.place.how_to_get_more,
             )
             self._die(actor, why)
         else:
@@ -110,7 +107,7 @@ class Actors:
             retries = actor.options.max_task_retries if actor is not None else 0
         made_by = actor.created_by if actor is not None else None
         name = f"{made_by.exported.name}.{method}" if made_by is not None else method
-        call = LocalCall(
+        call = CallRecord(
             results[0] if results else core.new_numbers(1)[0],
             _NO_FUNCTION,
             _NO_NEED,
@@ -154,7 +151,7 @@ class Actors:
             self._busy.pop(number, None)
             self._die(actor, why, lost)
         if actor.process is not None:
-            self._core.end_process(actor.process, why)
+            self._core.end_peer(actor.process, why)
 
     def change_handles(self, number: int, change: int) -> None:
         actor = self._actors.get(number)
@@ -175,16 +172,16 @@ class Actors:
                 if error is not None:
                     self._die(actor, unpack(error))
                 else:
-                    actor.process = self._core.start_worker(actor)
+                    actor.process = self._core.place.start(actor)
             return
         if actor.is_alive:
             for line in list(actor.lines.values()):
                 self._send_line(actor, line)
 
-    def _send_line(self, actor: Actor, line: deque[LocalCall]) -> None:
+    def _send_line(self, actor: Actor, line: deque[CallRecord]) -> None:
         core, process = self._core, actor.process
         assert process is not None
-        out = Outgoing()
+        out = core.place.outgoing()
         while line and line[0].missing == 0 and len(actor.sent) < MOST_SENT:
             call = line.popleft()
             arguments = call.arguments
@@ -195,8 +192,8 @@ class Actors:
                     core.settle(call, [error] * len(call.results), is_error=True)
                     continue
                 if len(out.fds) + len(arguments.numbers) + 1 > MAX_FDS:
-                    core.send(process, out)
-                    out = Outgoing()
+                    core.place.send(process, out)
+                    out = core.place.outgoing()
             values = core.values_of(arguments, out) if arguments.numbers else ()
             out.messages.append(
                 (
@@ -207,19 +204,19 @@ class Actors:
             actor.sent[call.number] = call
             core.expect_end(call)
             if len(out.fds) >= MAX_FDS:
-                core.send(process, out)
-                out = Outgoing()
+                core.place.send(process, out)
+                out = core.place.outgoing()
         if out.messages:
             self._busy[actor.number] = actor
-            core.send(process, out)
+            core.place.send(process, out)
 
-    def where_sent(self, call: LocalCall) -> WorkerProcess | None:
+    def where_sent(self, call: CallRecord) -> Peer | None:
         actor = call.actor
         if actor is None or call.number not in actor.sent:
             return None
         return actor.process
 
-    def forget(self, call: LocalCall) -> None:
+    def forget(self, call: CallRecord) -> None:
         """A call that was not sent is not to be."""
         actor = call.actor
         if actor is None:
@@ -229,7 +226,7 @@ class Actors:
             line.remove(call)
             self._over(actor, call)
 
-    def _over(self, actor: Actor, call: LocalCall) -> None:
+    def _over(self, actor: Actor, call: CallRecord) -> None:
         actor.open_calls -= 1
         line = actor.lines.get(call.caller)
         if line is not None and not line and call.caller != DRIVER:
@@ -246,7 +243,7 @@ class Actors:
         if actor.is_alive:
             actor.restarts = 0
             self._die(actor, "no handle to it is left")
-            _hang_up(process)
+            self._core.place.dismiss(process)
 
     def nudge(self) -> bool:
         found = False
@@ -254,7 +251,7 @@ class Actors:
             process = actor.process
             if process is not None and not process.is_nudged and len(actor.sent) > 1:
                 process.is_nudged = True
-                process.tell(("b",))
+                self._core.place.tell(process, ("b",))
                 found = True
         return found
 
@@ -266,14 +263,14 @@ class Actors:
 
     # What processes say
 
-    def on_hello(self, process: WorkerProcess) -> None:
+    def on_hello(self, process: Peer) -> None:
         actor, core = process.actor, self._core
         assert actor is not None
         call = actor.created_by
         assert call is not None
         if actor.death is not None:
             return
-        out = Outgoing()
+        out = core.place.outgoing()
         core.add_function(process, call.exported, out)
         values = core.values_of(call.arguments, out)
         out.messages.append(
@@ -282,11 +279,9 @@ class Actors:
                 call.arguments.places, values, actor.options.max_concurrency,
             )
         )  # fmt: skip
-        core.send(process, out)
+        core.place.send(process, out)
 
-    def on_done(
-        self, process: WorkerProcess, number: int, status: int, results: list[Packed]
-    ) -> None:
+    def on_done(self, process: Peer, number: int, status: int, results: list[Packed]) -> None:
         actor, core = process.actor, self._core
         assert actor is not None
         assert actor.created_by is not None
@@ -301,7 +296,7 @@ class Actors:
                 actor.restarts = 0
                 error = unpack(results[0]) if results else TaskCancelled.of("the constructor")
                 self._die(actor, error)
-                _hang_up(process)
+                core.place.dismiss(process)
             return
         call = actor.sent.pop(number, None)
         if call is None:
@@ -320,18 +315,18 @@ class Actors:
             self.send_calls(actor)
         self._over(actor, call)
 
-    def on_exit(self, process: WorkerProcess, code: int | None) -> None:
+    def on_exit(self, process: Peer, how: str) -> None:
         actor = process.actor
         assert actor is not None
         if actor.process is not process:
             return
         actor.process = None
         self._busy.pop(actor.number, None)
-        why = f"its process {process.pid} {how_it_ended(code, process.end)}"
+        why = f"its process {process.pid} {how}"
         lost, actor.sent = list(actor.sent.values()), {}
         actor.is_alive = False
         if actor.death is not None:
-            self._core.scheduler.unreserve(actor.need)
+            self._core.place.unreserve(actor.need)
             self._fail_all(actor, lost)
             return
         if actor.restarts == 0:
@@ -342,8 +337,8 @@ class Actors:
         self._repeat_or_fail(actor, lost, why)
         self.send_calls(actor)
 
-    def _repeat_or_fail(self, actor: Actor, lost: list[LocalCall], why: str) -> None:
-        repeated: dict[int, list[LocalCall]] = {}
+    def _repeat_or_fail(self, actor: Actor, lost: list[CallRecord], why: str) -> None:
+        repeated: dict[int, list[CallRecord]] = {}
         for call in lost:
             if call.ends_as is not None:
                 self._over(actor, call)
@@ -364,7 +359,7 @@ class Actors:
         for caller, calls in repeated.items():
             actor.lines.setdefault(caller, deque()).extendleft(reversed(calls))
 
-    def _die(self, actor: Actor, why: str | GridError, lost: list[LocalCall] | None = None) -> None:
+    def _die(self, actor: Actor, why: str | GridError, lost: Sequence[CallRecord] = ()) -> None:
         """For good."""
         actor.death = why if isinstance(why, str) else _reason(why)
         actor.is_alive = False
@@ -373,18 +368,18 @@ class Actors:
         call = actor.created_by
         if call is not None:
             self._core.settle(call, [], is_error=True)
-        self._fail_all(actor, lost or [], cause=why if isinstance(why, GridError) else None)
+        self._fail_all(actor, lost, cause=why if isinstance(why, GridError) else None)
         if actor.process is None:
-            self._core.scheduler.unreserve(actor.need)
+            self._core.place.unreserve(actor.need)
         if actor.handles <= 0:
             self._actors.pop(actor.number, None)
 
     def _fail_all(
-        self, actor: Actor, lost: list[LocalCall], cause: GridError | None = None
+        self, actor: Actor, lost: Sequence[CallRecord], cause: GridError | None = None
     ) -> None:
         waiting = [call for line in actor.lines.values() for call in line]
         actor.lines.clear()
-        for call in lost + waiting:
+        for call in [*lost, *waiting]:
             actor.open_calls -= 1
             if call.ends_as is not None:
                 self._core.settle(call, [call.ends_as] * len(call.results), is_error=True)
@@ -409,9 +404,3 @@ def _reason(error: GridError) -> str:
     if isinstance(error, TaskError):
         return f"its constructor failed: {error.tried}\n{error.remote_traceback}"
     return str(error)
-
-
-def _hang_up(process: WorkerProcess) -> None:
-    """It ends when it has done what it was sent."""
-    with contextlib.suppress(OSError):  # it is gone already
-        process.data.shutdown(socket.SHUT_WR)

@@ -22,8 +22,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from gridcore.sdk.local import worker
-from gridcore.sdk.local.frames import Incoming, Outgoing, send_all
+from gridcore.sdk.workers import worker
+from gridcore.sdk.workers.frames import Incoming, Outgoing, send_all
 
 _PR_SET_PDEATHSIG = 1
 

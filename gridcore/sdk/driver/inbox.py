@@ -7,15 +7,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gridcore.sdk.driver.core import Core
+from gridcore.sdk.driver.records import Peer, Request, Watch
 from gridcore.sdk.engine import Arguments, Exported
-from gridcore.sdk.errors import TaskCancelled
-from gridcore.sdk.local.core import Core
-from gridcore.sdk.local.crew import WorkerProcess
-from gridcore.sdk.local.frames import MAX_FDS, Message, Outgoing, packed_from
-from gridcore.sdk.local.records import LocalCall, Request, Watch
-from gridcore.sdk.local.running import DONE, MAY_REPEAT, STOPPED
-from gridcore.sdk.local.scheduler import Call
 from gridcore.sdk.options import ActorOptions, CallOptions
+from gridcore.sdk.workers.frames import MAX_FDS, Message, packed_from
+from gridcore.sdk.workers.scheduler import Call
 
 
 class Inbox:
@@ -25,7 +22,7 @@ class Inbox:
         self._core = core
         self._exported: dict[bytes, Exported] = {}
         self._options: dict[bytes, Any] = {}
-        self._handlers: dict[str, Callable[[WorkerProcess, Message, list[int]], None]] = {
+        self._handlers: dict[str, Callable[[Peer, Message, list[int]], None]] = {
             "hello": self._on_hello,
             "d": self._on_done,
             "b": self._on_given_back,
@@ -45,72 +42,43 @@ class Inbox:
             "k": self._on_kill,
         }
 
-    def on_message(self, process: WorkerProcess, message: Message, fds: list[int]) -> None:
+    def on_message(self, process: Peer, message: Message, fds: list[int]) -> None:
         process.is_nudged = False
         self._handlers[message[0]](process, message, fds)
 
-    def _on_hello(self, process: WorkerProcess, message: Message, fds: list[int]) -> None:
+    def _on_hello(self, process: Peer, message: Message, fds: list[int]) -> None:
         del fds
         process.pid = message[1]
-        self._core.failed_starts = 0
         if process.actor is None:
-            self._core.scheduler.seat_came(process.seat)
+            self._core.place.came(process)
         else:
             self._core.actors.on_hello(process)
 
-    def _on_done(self, process: WorkerProcess, message: Message, fds: list[int]) -> None:
+    def _on_done(self, process: Peer, message: Message, fds: list[int]) -> None:
         _, number, seconds, status, wires, refs = message
         results = [
             packed_from(wire, fds, refs[place] if refs else ()) for place, wire in enumerate(wires)
         ]
         if process.actor is not None:
             self._core.actors.on_done(process, number, status, results)
-            return
-        call = process.seat.sent.get(number)
-        if call is None:
-            return
-        assert isinstance(call, LocalCall)
-        if seconds >= 0:
-            self._core.scheduler.finished(call, seconds)
         else:
-            self._core.scheduler.left(call)
-        self._core.deadlines.pop(number, None)
-        if call.ends_as is not None and not (call.is_late and status == DONE):
-            self._core.stopped(call)
-        elif status == MAY_REPEAT and call.may_repeat():
-            self._core.scheduler.add(call)
-        elif status == STOPPED:
-            self._core.fail(call, TaskCancelled.of(call.name))
-        elif status == DONE:
-            self._core.settle(call, results, is_error=False)
-        else:
-            self._core.settle(call, results * len(call.results), is_error=True)
+            self._core.place.on_done(process, number, seconds, status, results)
 
-    def _on_given_back(self, process: WorkerProcess, message: Message, fds: list[int]) -> None:
+    def _on_given_back(self, process: Peer, message: Message, fds: list[int]) -> None:
         del fds
-        for number in reversed(message[1]):
-            call = process.seat.sent.get(number)
-            if call is None:
-                continue
-            assert isinstance(call, LocalCall)
-            self._core.scheduler.left(call)
-            self._core.deadlines.pop(number, None)
-            if call.ends_as is not None:
-                self._core.settle(call, [call.ends_as] * len(call.results), is_error=True)
-            else:
-                self._core.scheduler.add(call, first=True)
+        self._core.place.on_given_back(process, message[1])
 
-    def _on_hold(self, process: WorkerProcess, message: Message, fds: list[int]) -> None:
+    def _on_hold(self, process: Peer, message: Message, fds: list[int]) -> None:
         del fds
         self._core.objects.hold(message[1])
         process.held.update(message[1])
 
-    def _on_release(self, process: WorkerProcess, message: Message, fds: list[int]) -> None:
+    def _on_release(self, process: Peer, message: Message, fds: list[int]) -> None:
         del fds
         process.held.difference_update(message[1])
         self._core.objects.release(message[1])
 
-    def _on_function(self, process: WorkerProcess, message: Message, fds: list[int]) -> None:
+    def _on_function(self, process: Peer, message: Message, fds: list[int]) -> None:
         del process, fds
         self._exported.setdefault(message[1], Exported(*message[1:]))
 
@@ -123,7 +91,7 @@ class Inbox:
             found = self._options[data] = pickle.loads(data)  # noqa: S301 - our worker's
         return found
 
-    def _on_submit(self, process: WorkerProcess, message: Message, fds: list[int]) -> None:
+    def _on_submit(self, process: Peer, message: Message, fds: list[int]) -> None:
         _, results, function, wire, refs, places, numbers, options = message
         process.held.update(results)
         arguments = Arguments(packed_from(wire, fds, refs), places, numbers)
@@ -135,24 +103,24 @@ class Inbox:
             process.number,
         )
 
-    def _on_put(self, process: WorkerProcess, message: Message, fds: list[int]) -> None:
+    def _on_put(self, process: Peer, message: Message, fds: list[int]) -> None:
         _, number, wire, refs = message
         process.held.add(number)
         self._core.put(number, packed_from(wire, fds, refs))
 
-    def _on_get(self, process: WorkerProcess, message: Message, fds: list[int]) -> None:
+    def _on_get(self, process: Peer, message: Message, fds: list[int]) -> None:
         del fds
         _, token, numbers, is_main, may_nest = message
         self._request(process, token, numbers, len(numbers), is_main=is_main, may_nest=may_nest)
 
-    def _on_wait(self, process: WorkerProcess, message: Message, fds: list[int]) -> None:
+    def _on_wait(self, process: Peer, message: Message, fds: list[int]) -> None:
         del fds
         _, token, numbers, least, is_main, _ = message
         self._request(process, token, numbers, least, is_main=is_main, wants_values=False)
 
     def _request(
         self,
-        process: WorkerProcess,
+        process: Peer,
         token: int,
         numbers: list[int],
         least: int,
@@ -170,9 +138,7 @@ class Inbox:
         process.requests[token] = request
         watch.fire = lambda: self._answer(process, request)
         if is_main and process.actor is None:
-            self._core.scheduler.waits(
-                process.seat, token, self._needed(numbers) if may_nest else ()
-            )
+            self._core.place.waits(process, token, self._needed(numbers) if may_nest else ())
 
     def _needed(self, numbers: Sequence[int]) -> list[Call]:
         """The calls behind these, and behind their arguments."""
@@ -188,19 +154,19 @@ class Inbox:
                 open_numbers.extend(call.arguments.numbers)
         return list(found.values())
 
-    def _answer(self, process: WorkerProcess, request: Request) -> None:
+    def _answer(self, process: Peer, request: Request) -> None:
         is_known = process.requests.pop(request.token, None) is not None
         self._core.stop_watching(request.numbers, request.watch)
         if is_known and request.is_main and process.actor is None:
-            self._core.scheduler.goes_on(process.seat, request.token)
+            self._core.place.goes_on(process, request.token)
         if not request.wants_values:
             over = [number for number in request.numbers if self._core.is_over(number)]
-            out = Outgoing()
+            out = self._core.place.outgoing()
             out.messages.append(("o", request.token, over))
-            self._core.send(process, out)
+            self._core.place.send(process, out)
             return
         for start in range(0, max(1, len(request.numbers)), MAX_FDS):
-            out = Outgoing()
+            out = self._core.place.outgoing()
             part = request.numbers[start : start + MAX_FDS]
             values = []
             for number in part:
@@ -208,9 +174,9 @@ class Inbox:
                 values.append((out.wire(packed), is_error))
             is_last = start + MAX_FDS >= len(request.numbers)
             out.messages.append(("v", request.token, values, is_last))
-            self._core.send(process, out)
+            self._core.place.send(process, out)
 
-    def _on_no_longer(self, process: WorkerProcess, message: Message, fds: list[int]) -> None:
+    def _on_no_longer(self, process: Peer, message: Message, fds: list[int]) -> None:
         """An answer may have crossed with this."""
         del fds
         request = process.requests.pop(message[1], None)
@@ -218,20 +184,20 @@ class Inbox:
             return
         self._core.stop_watching(request.numbers, request.watch)
         if request.is_main and process.actor is None:
-            self._core.scheduler.goes_on(process.seat, request.token)
+            self._core.place.goes_on(process, request.token)
 
-    def _on_cancel(self, process: WorkerProcess, message: Message, fds: list[int]) -> None:
+    def _on_cancel(self, process: Peer, message: Message, fds: list[int]) -> None:
         del process, fds
         self._core.cancel(message[1], force=message[2])
 
     # Actors
 
-    def _on_new_actor(self, process: WorkerProcess, message: Message, fds: list[int]) -> None:
+    def _on_new_actor(self, process: Peer, message: Message, fds: list[int]) -> None:
         _, token, number, function, wire, handle, refs, places, numbers, options = message
         core = self._core
         arguments = Arguments(packed_from(wire, fds, refs), places, numbers)
         chosen: ActorOptions = self._options_of(options)
-        out = Outgoing()
+        out = self._core.place.outgoing()
         try:
             made = core.actors.submit(
                 number,
@@ -249,18 +215,18 @@ class Inbox:
         except ValueError as error:
             out.messages.append(("o", token, str(error), number))
         if chosen.name:
-            core.send(process, out)
+            core.place.send(process, out)
 
-    def _on_method(self, process: WorkerProcess, message: Message, fds: list[int]) -> None:
+    def _on_method(self, process: Peer, message: Message, fds: list[int]) -> None:
         _, results, number, method, wire, refs, places, numbers, options = message
         process.held.update(results)
         arguments = Arguments(packed_from(wire, fds, refs), places, numbers)
         chosen: CallOptions = self._options_of(options)
         self._core.actors.call(number, method, arguments, chosen, results, process.number)
 
-    def _on_find(self, process: WorkerProcess, message: Message, fds: list[int]) -> None:
+    def _on_find(self, process: Peer, message: Message, fds: list[int]) -> None:
         del fds
-        out = Outgoing()
+        out = self._core.place.outgoing()
         try:
             number, handle = self._core.actors.find(message[2])
             # Until the worker's own hold has come.
@@ -268,13 +234,13 @@ class Inbox:
             out.messages.append(("o", message[1], None, number, handle.data))
         except ValueError as error:
             out.messages.append(("o", message[1], str(error), 0, None))
-        self._core.send(process, out)
+        self._core.place.send(process, out)
 
-    def _on_unpin(self, process: WorkerProcess, message: Message, fds: list[int]) -> None:
+    def _on_unpin(self, process: Peer, message: Message, fds: list[int]) -> None:
         del fds
         process.pins.remove(message[1])
         self._core.actors.change_handles(message[1], -1)
 
-    def _on_kill(self, process: WorkerProcess, message: Message, fds: list[int]) -> None:
+    def _on_kill(self, process: Peer, message: Message, fds: list[int]) -> None:
         del process, fds
         self._core.actors.kill(message[1], no_restart=message[2])

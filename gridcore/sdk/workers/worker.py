@@ -18,9 +18,9 @@ import time
 from collections import deque
 
 from gridcore.sdk import session
-from gridcore.sdk.local.frames import Incoming, Message, let_go
-from gridcore.sdk.local.running import Interrupts, Runner
-from gridcore.sdk.local.worker_engine import WorkerEngine
+from gridcore.sdk.workers.frames import Incoming, Message, let_go
+from gridcore.sdk.workers.running import Interrupts, Runner
+from gridcore.sdk.workers.worker_engine import WorkerEngine
 
 FLUSH_S = 0.001
 SHORT_S = 0.0005

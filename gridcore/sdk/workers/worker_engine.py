@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from gridcore.sdk.engine import Arguments, Exported, Outcome
 from gridcore.sdk.errors import GetTimeout
-from gridcore.sdk.local.frames import (
+from gridcore.sdk.options import ActorOptions, CallOptions, TaskOptions, repeats_timeouts
+from gridcore.sdk.packing import Packed
+from gridcore.sdk.workers.frames import (
     MAX_FDS,
     Incoming,
     Message,
@@ -29,11 +31,9 @@ from gridcore.sdk.local.frames import (
     packed_from,
     send_all,
 )
-from gridcore.sdk.options import ActorOptions, CallOptions, TaskOptions, repeats_timeouts
-from gridcore.sdk.packing import Packed
 
 if TYPE_CHECKING:
-    from gridcore.sdk.local.running import Interrupts
+    from gridcore.sdk.workers.running import Interrupts
 
 SEAT_SHIFT = 40
 """Numbers that a worker gives out begin with that of its seat."""

@@ -14,15 +14,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from gridcore.sdk.errors import GridError, NotPicklable, TaskError, describe
-from gridcore.sdk.local.frames import Message, packed_from
+from gridcore.sdk.outcomes import DONE, FAILED, MAY_REPEAT, STOPPED, packed_error
 from gridcore.sdk.packing import Packed, pack, unpack, unpack_bytes
+from gridcore.sdk.workers.frames import Message, packed_from
 
 if TYPE_CHECKING:
-    from gridcore.sdk.local.worker_engine import WorkerEngine
-
-DONE, FAILED, MAY_REPEAT, STOPPED = 0, 1, 2, 3
-"""How a call ended: with a result, with an error, with one that its options call a reason to try
-again, or because it was asked to stop."""
+    from gridcore.sdk.workers.worker_engine import WorkerEngine
 
 ASYNC_CONCURRENCY = 1000
 
@@ -362,16 +359,3 @@ def failed(
 
 def _is_one_of(error: Exception, kinds: tuple[type[Exception], ...]) -> bool:
     return isinstance(error, kinds)
-
-
-def packed_error(error: GridError) -> Packed:
-    """As much of it as survives: an exception may refuse to be pickled, or to be made again."""
-    try:
-        packed = pack(error, "an error")
-        unpack(packed)
-    except Exception:
-        if not isinstance(error, TaskError):
-            raise
-        bare = TaskError.of(None, remote_traceback=error.remote_traceback, summary=str(error.tried))
-        packed = pack(bare, "an error")
-    return packed

@@ -8,16 +8,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from gridcore.sdk.blobs import Blob, to_disk
-from gridcore.sdk.local.records import Entry, LocalCall, Watch
+from gridcore.sdk.driver.records import CallRecord, Entry, Watch
 from gridcore.sdk.packing import Packed
 
 
 class Objects:
     """The table of references: number -> Entry. An entry goes with its last holder."""
 
-    def __init__(self, keeper: Keeper, release_actor: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, keep: Callable[[Blob], None], release_actor: Callable[[int, int], None]
+    ) -> None:
         self._entries: dict[int, Entry] = {}
-        self._keeper = keeper
+        self._keep = keep
         self._change_actor = release_actor
         self._is_freeing = False
         self._to_free: deque[Entry] = deque()
@@ -28,7 +30,7 @@ class Objects:
     def find(self, number: int) -> Entry | None:
         return self._entries.get(number)
 
-    def add(self, number: int, call: LocalCall | None) -> Entry:
+    def add(self, number: int, call: CallRecord | None) -> Entry:
         """Held once, by whoever made it."""
         entry = self._entries[number] = Entry(number, call)
         return entry
@@ -66,13 +68,13 @@ class Objects:
 
     def settle(
         self, number: int, packed: Packed, *, is_error: bool
-    ) -> tuple[list[LocalCall], list[Watch]]:
+    ) -> tuple[list[CallRecord], list[Watch]]:
         """The value is there; the calls and the waits that needed it."""
         entry = self._entries.get(number)
         if entry is None:  # nobody wants it any more
             return [], []
         if packed.blob is not None:
-            self._keeper.add(packed.blob)
+            self._keep(packed.blob)
         if packed.refs:
             self.hold(packed.refs)
         entry.packed, entry.is_error, entry.call = packed, is_error, None

@@ -1,0 +1,325 @@
+"""The driver's state and every change of it. Who calls holds the driver's lock.
+
+submit -> waits for its arguments -> its place -> over: its results are settled
+                                       ^   |
+                                       +---+ lost, to repeat
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gridcore.sdk.blobs import Blob
+from gridcore.sdk.driver.actors import Actors
+from gridcore.sdk.driver.objects import Objects
+from gridcore.sdk.driver.place import Place
+from gridcore.sdk.driver.records import DRIVER, CallRecord, Peer, Watch
+from gridcore.sdk.engine import Arguments, Exported
+from gridcore.sdk.errors import (
+    GridError,
+    ObjectLost,
+    TaskCancelled,
+    TaskTimeout,
+    Unschedulable,
+    WorkerDied,
+)
+from gridcore.sdk.options import TaskOptions, repeats_timeouts
+from gridcore.sdk.outcomes import DONE, MAY_REPEAT, STOPPED, packed_error
+from gridcore.sdk.packing import Packed
+from gridcore.sdk.workers.frames import Outgoing
+from gridcore.sdk.workers.scheduler import Need
+
+STOP_GRACE_S = 1.0
+"""A call that was to stop and has not, as it may be inside C code: its worker is killed."""
+
+
+class Core:
+    def __init__(self, make_place: Callable[[Core], Place], keep: Callable[[Blob], None]) -> None:
+        """`keep`: told of every large value that comes."""
+        self._keep = keep
+        self.actors = Actors(self)
+        self.objects = Objects(keep, self.actors.change_handles)
+        self.open_calls = 0
+        self.fired: list[Callable[[], object]] = []
+        """Callbacks that are due; run without the lock."""
+        self._numbers = itertools.count(1)
+        self._needs: dict[TaskOptions, Need] = {}
+        self.deadlines: dict[int, CallRecord] = {}
+        self.place = make_place(self)
+
+    # Calls
+
+    def new_numbers(self, count: int) -> tuple[int, ...]:
+        return tuple(itertools.islice(self._numbers, count))
+
+    def submit(
+        self,
+        function: Exported,
+        arguments: Arguments,
+        options: TaskOptions,
+        results: tuple[int, ...],
+        caller: int = DRIVER,
+    ) -> None:
+        need = self._needs.get(options)
+        if need is None:
+            need = Need(options.num_cpus, options.memory, options.resources)
+            self._needs[options] = need
+        call = CallRecord(
+            results[0] if results else next(self._numbers),
+            function,
+            need,
+            arguments,
+            results,
+            name=options.name or function.name,
+            retries=options.max_retries,
+            priority=options.priority,
+            timeout=options.timeout,
+            retries_timeouts=repeats_timeouts(options),
+            caller=caller,
+        )
+        self.expect(call)
+        if call.missing == 0:
+            self._make_ready(call)
+
+    def expect(self, call: CallRecord) -> None:
+        """Its results will come. Holds what its arguments refer to until they do."""
+        self.open_calls += 1
+        for number in call.results:
+            self.objects.add(number, call)
+        arguments = call.arguments
+        if arguments.packed.blob is not None:
+            self._keep(arguments.packed.blob)
+        if arguments.packed.refs:
+            self.objects.hold(arguments.packed.refs)
+        if arguments.numbers:
+            self.objects.hold(arguments.numbers)
+            for number in arguments.numbers:
+                entry = self.objects.find(number)
+                if entry is not None and entry.packed is None:
+                    call.missing += 1
+                    if entry.dependents is None:
+                        entry.dependents = []
+                    entry.dependents.append(call)
+
+    def _make_ready(self, call: CallRecord) -> None:
+        error = self.failed_argument(call)
+        if error is not None:
+            self.settle(call, [error] * len(call.results), is_error=True)
+            return
+        lack = self.place.lack(call.need)
+        if lack is not None:
+            self.fail(
+                call,
+                Unschedulable(
+                    f"Running {call.name}",
+                    cause=lack,
+                    next_step=self.place.how_to_get_more,
+                ),
+            )
+            return
+        self.place.add(call)
+
+    def failed_argument(self, call: CallRecord) -> Packed | None:
+        """The error of a call whose result was to be an argument."""
+        for number in call.arguments.numbers:
+            entry = self.objects.find(number)
+            if entry is None or entry.packed is None:
+                return packed_error(
+                    ObjectLost(
+                        f"Passing a reference to {call.name}",
+                        cause="its value is gone",
+                        next_step="Keep the reference until the call is over",
+                    )
+                )
+            if entry.is_error:
+                return entry.packed
+        return None
+
+    def fail(self, call: CallRecord, error: GridError) -> None:
+        self.settle(call, [packed_error(error)] * len(call.results), is_error=True)
+
+    def settle(self, call: CallRecord, results: Sequence[Packed], *, is_error: bool) -> None:
+        """The call is over."""
+        self.open_calls -= 1
+        self.deadlines.pop(call.number, None)
+        woken: list[CallRecord] = []
+        for number, packed in zip(call.results, results, strict=True):
+            woken += self.settle_value(number, packed, is_error=is_error)
+        arguments = call.arguments
+        if arguments.packed.refs:
+            self.objects.release(arguments.packed.refs)
+        if arguments.numbers:
+            self.objects.release(arguments.numbers)
+        for dependent in woken:
+            dependent.missing -= 1
+            if dependent.missing == 0:
+                if dependent.actor is not None:
+                    self.actors.send_calls(dependent.actor)
+                elif dependent.ends_as is None:
+                    self._make_ready(dependent)
+
+    def settle_value(self, number: int, packed: Packed, *, is_error: bool) -> list[CallRecord]:
+        dependents, watches = self.objects.settle(number, packed, is_error=is_error)
+        for watch in watches:
+            watch.left -= 1
+            if watch.left == 0 and watch.fire is not None:
+                watch.fire()
+        return dependents
+
+    def stopped(self, call: CallRecord) -> None:
+        """It was cancelled, or out of time, which is a reason to repeat it if exceptions are."""
+        assert call.ends_as is not None
+        if call.is_late and call.retries_timeouts and call.may_repeat():
+            call.ends_as, call.is_late = None, False
+            self.place.add(call)
+        else:
+            self.settle(call, [call.ends_as] * len(call.results), is_error=True)
+
+    def put(self, number: int, packed: Packed) -> None:
+        self.objects.add(number, None)
+        self.settle_value(number, packed, is_error=False)
+
+    def is_over(self, number: int) -> bool:
+        entry = self.objects.find(number)
+        return entry is None or entry.packed is not None
+
+    def outcome(self, number: int) -> tuple[Packed, bool]:
+        entry = self.objects.find(number)
+        if entry is None or entry.packed is None:
+            lost = ObjectLost(
+                "Getting a value",
+                cause="nothing referred to it any more, and so it was freed",
+                next_step="Keep an ObjectRef for as long as its value is needed",
+            )
+            return packed_error(lost), True
+        return entry.packed, entry.is_error
+
+    def cancel(self, number: int, *, force: bool) -> None:
+        entry = self.objects.find(number)
+        call = entry.call if entry is not None else None
+        if call is None or call.ends_as is not None:
+            return
+        self.stop(call, packed_error(TaskCancelled.of(call.name)), kill=force)
+
+    def stop(self, call: CallRecord, error: Packed, *, kill: bool = False) -> None:
+        """Ends it with this error, wherever it is."""
+        call.ends_as = error
+        process = self._where(call)
+        if process is None:
+            if call.actor is None:
+                if call.missing == 0:
+                    self.place.drop(call)
+                call.missing = -1
+            else:
+                self.actors.forget(call)
+            self.settle(call, [error] * len(call.results), is_error=True)
+        elif kill:
+            self.end_peer(process, "the call was cancelled by force")
+        else:
+            self.place.tell(process, ("x", call.number))
+
+    def _where(self, call: CallRecord) -> Peer | None:
+        return self.place.where(call) if call.actor is None else self.actors.where_sent(call)
+
+    def over(self, call: CallRecord, status: int, results: list[Packed]) -> None:
+        """A call of a function has run to its end, whatever that was."""
+        self.deadlines.pop(call.number, None)
+        if call.ends_as is not None and not (call.is_late and status == DONE):
+            self.stopped(call)
+        elif status == MAY_REPEAT and call.may_repeat():
+            self.place.add(call)
+        elif status == STOPPED:
+            self.fail(call, TaskCancelled.of(call.name))
+        elif status == DONE:
+            self.settle(call, results, is_error=False)
+        else:
+            self.settle(call, results * len(call.results), is_error=True)
+
+    def lost(self, call: CallRecord, error: WorkerDied) -> None:
+        """Its worker is gone; `error` is what it ends with if it may not be repeated."""
+        self.deadlines.pop(call.number, None)
+        if call.ends_as is not None:
+            self.stopped(call)
+        elif call.may_repeat():
+            self.place.add(call, first=True)
+        else:
+            self.fail(call, error)
+
+    def watch_for(self, numbers: Sequence[int], least: int, watch: Watch) -> None:
+        """Sets how many are left until `least` are over, and asks to be told."""
+        over = 0
+        for number in numbers:
+            entry = self.objects.find(number)
+            if entry is None or entry.packed is not None:
+                over += 1
+                continue
+            if entry.watches is None:
+                entry.watches = []
+            entry.watches.append(watch)
+        watch.left = least - over
+
+    def stop_watching(self, numbers: Sequence[int], watch: Watch) -> None:
+        for number in numbers:
+            entry = self.objects.find(number)
+            if entry is not None and entry.watches and watch in entry.watches:
+                entry.watches.remove(watch)
+
+    # Workers
+
+    def values_of(self, arguments: Arguments, out: Outgoing) -> tuple[Any, ...]:
+        values = []
+        for number in arguments.numbers:
+            entry = self.objects.find(number)
+            assert entry is not None
+            assert entry.packed is not None
+            values.append(out.wire(entry.packed))
+        return tuple(values)
+
+    def add_function(self, peer: Peer, exported: Exported, out: Outgoing) -> None:
+        if exported.id not in peer.functions:
+            peer.functions.add(exported.id)
+            out.messages.append(("f", exported.id, exported.data))
+
+    def end_peer(self, peer: Peer, why: str) -> None:
+        peer.end = why
+        self.place.end(peer)
+
+    def peer_gone(self, peer: Peer) -> None:
+        """Nobody waits there any more, and what it held nobody holds."""
+        for request in peer.requests.values():
+            self.stop_watching(request.numbers, request.watch)
+        peer.requests.clear()
+        self.objects.release([*peer.held, *peer.pins])
+        peer.held, peer.pins = set(), []
+
+    def on_time(self, now: float) -> None:
+        for call in [call for call in self.deadlines.values() if (call.deadline or 0) <= now]:
+            process = self._where(call)
+            if call.ends_as is None:
+                call.is_late = True
+                call.ends_as = packed_error(
+                    TaskTimeout(
+                        f"Running {call.name}",
+                        cause=f"it took longer than its timeout of {call.timeout:g} s",
+                        next_step="Give it more time, or less to do",
+                    )
+                )
+                call.deadline = now + STOP_GRACE_S
+                if process is not None:
+                    self.place.tell(process, ("x", call.number))
+            else:
+                self.deadlines.pop(call.number)
+                if process is not None:
+                    self.end_peer(process, "did not stop when its call was out of time")
+
+    def next_deadline(self) -> float | None:
+        return min((call.deadline or 0.0 for call in self.deadlines.values()), default=None)
+
+    def expect_end(self, call: CallRecord) -> None:
+        """It was sent, and has a timeout."""
+        if call.timeout is not None:
+            call.deadline = time.monotonic() + call.timeout
+            self.deadlines[call.number] = call

@@ -1,0 +1,23 @@
+"""How a call ended, and errors as they travel."""
+
+from __future__ import annotations
+
+from gridcore.sdk.errors import GridError, TaskError
+from gridcore.sdk.packing import Packed, pack, unpack
+
+DONE, FAILED, MAY_REPEAT, STOPPED = 0, 1, 2, 3
+"""With a result, with an error, with one that its options call a reason to try again, or because it
+was asked to stop."""
+
+
+def packed_error(error: GridError) -> Packed:
+    """As much of it as survives: an exception may refuse to be pickled, or to be made again."""
+    try:
+        packed = pack(error, "an error")
+        unpack(packed)
+    except Exception:
+        if not isinstance(error, TaskError):
+            raise
+        bare = TaskError.of(None, remote_traceback=error.remote_traceback, summary=str(error.tried))
+        packed = pack(bare, "an error")
+    return packed
