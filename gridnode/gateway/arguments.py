@@ -44,6 +44,7 @@ ARITY: dict[bytes, int] = {
     b"TYPE": 2,
     b"UNLINK": -2,
     b"UNWATCH": 1,
+    b"XREAD": -4,
 }
 """Words in a command, its name included, as COMMAND INFO has it; -2: at least two. Redis looks at
 it when a command is queued in a MULTI, so that none of it is carried out if one of it is wrong."""

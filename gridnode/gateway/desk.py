@@ -15,7 +15,7 @@ from typing import Any
 
 from gridcore.lease_queue.queue import Lease, Push, Side, Transaction
 from gridcore.wire import AckMode
-from gridnode.gateway import looks, own_lists, pop_commands, resp
+from gridnode.gateway import looks, own_lists, pop_commands, resp, stream_reads
 from gridnode.gateway.arguments import Refused, shown, with_code, wrong_number
 from gridnode.gateway.conversation import Conversation, Reply
 from gridnode.gateway.foreign import KeyRules
@@ -25,6 +25,7 @@ from gridnode.gateway.pop_commands import PopOrder
 from gridnode.gateway.repeated_pushes import RepeatedPushes, Stray
 from gridnode.gateway.resp import Command
 from gridnode.gateway.stock import MayTake, Pop, Stock
+from gridnode.gateway.stream_reads import StreamWait
 
 MAX_HELD_BYTES = 64 * 1024 * 1024
 """Results that a run may push before their items are done."""
@@ -97,6 +98,7 @@ class Desk:
         self.stock = stock
         self.outside = outside
         self.range_looks = looks.RangeLooks()
+        self.stream_waits: dict[Conversation, StreamWait] = {}
         self._counters = counters
         self._waiting: dict[Conversation, Pop] = {}
         self._unsettled: set[Conversation] = set()
@@ -149,7 +151,9 @@ class Desk:
             self._push_through(results, lambda _: None)
 
     def is_blocked(self, conversation: Conversation) -> bool:
-        """It waits for items that may never come."""
+        """It waits for what may never come."""
+        if conversation in self.stream_waits:
+            return True
         pop = self._waiting.get(conversation)
         if pop is not None:
             return pop.is_blocking or pop.is_over or self.work.is_overgrown
@@ -160,6 +164,8 @@ class Desk:
 
     def call_off(self, conversation: Conversation) -> None:
         """Nobody is there to get what it has asked for."""
+        if wait := self.stream_waits.pop(conversation, None):
+            wait.call_off()
         pop = self._waits_no_more(conversation)
         if pop:
             self.work.was_called_off()
@@ -598,6 +604,11 @@ class Desk:
             if key != self.input:
                 raise Refused(self._denial([command[0], key]))
 
+    def check_all_allowed(self, command: Command, keys: Sequence[bytes]) -> None:
+        for key in keys:
+            if not self.rules.keys.allow(key):
+                raise Refused(self._denial([command[0], key]))
+
     def _commit(self, transactions: list[Transaction]) -> None:
         if not transactions:
             return
@@ -653,6 +664,7 @@ _HANDLERS: dict[bytes, _Handler] = {
     b"TIME": looks.time,
     b"DEL": own_lists.delete,
     b"UNLINK": own_lists.delete,
+    b"XREAD": stream_reads.xread,
 }
 
 _NO_POP: tuple[Command, PopOrder] = ([], PopOrder("R", 1, None, lambda _: b"", resp.NIL))

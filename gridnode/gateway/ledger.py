@@ -5,7 +5,8 @@
     commit    sends the outbox, one commit after the other
     renew     says that this node is alive, and with it all its leases
 
-What containers want to know of Redis: asks. Results whose Redis is another one: far_results.
+What containers want to know of Redis: asks; what they wait for in streams, on a third connection:
+stream_line. Results whose Redis is another one: far_results.
 
 Every connection begins with a comparison of what Redis and the node believe to be leased: see
 `_compare`. While Redis is away containers go on with what is in stock, and the outbox waits.
@@ -50,6 +51,8 @@ from gridnode.gateway.outside import IsWanted, Then, always
 from gridnode.gateway.pace import COMMIT_AT_ONCE_S, Pace, gather_s, low_water, target
 from gridnode.gateway.resp import Command
 from gridnode.gateway.stock import Stock
+from gridnode.gateway.stream_line import StreamLine
+from gridnode.gateway.watched_streams import StreamIds, StreamWatch
 
 BLOCK_S = 2.0
 """In BLMOVE; then also what has failed elsewhere and is due again is looked for."""
@@ -140,6 +143,7 @@ class Ledger:
             self._far_results = FarResults(task, node, self._prefix)
         output_line = self._far_results.line if self._far_results else self._line
         self._asks = Asks(self._line, output_line, keys)
+        self._streams = StreamLine(task.input_redis, self._line)
         self._wanted = asyncio.Event()
         self._watch_now = asyncio.Event()
         self._to_send = asyncio.Event()
@@ -156,6 +160,7 @@ class Ledger:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tick())
             group.create_task(self._asks.run())
+            group.create_task(self._streams.run())
             if self._far_results:
                 group.create_task(self._far_results.run())
             attempt = 0
@@ -334,6 +339,9 @@ class Ledger:
 
     def pass_on(self, command: Command, then: Then, *, is_wanted: IsWanted = always) -> None:
         self._asks.pass_on(command, then, is_wanted)
+
+    def watch_streams(self, ids: StreamIds, then: Callable[[], None]) -> StreamWatch:
+        return self._streams.watch(ids, then)
 
     # --- items come
 

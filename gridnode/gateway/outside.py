@@ -7,12 +7,17 @@ from typing import Any, Protocol
 
 from gridcore.lease_queue.queue import Push, Transaction
 from gridnode.gateway.resp import Command
+from gridnode.gateway.watched_streams import StreamIds
 
 Then = Callable[[Any], None]
 IsWanted = Callable[[], bool]
 
 
 class Timer(Protocol):
+    def cancel(self) -> object: ...
+
+
+class StreamWatch(Protocol):
     def cancel(self) -> object: ...
 
 
@@ -38,6 +43,9 @@ class Outside(Protocol):
 
     def pass_on(self, command: Command, then: Then, *, is_wanted: IsWanted = always) -> None:
         """A command on further keys, if all of them are allowed."""
+
+    def watch_streams(self, ids: StreamIds, then: Callable[[], None]) -> StreamWatch:
+        """`then` is called, once, when streams may have more than that; perhaps for nothing."""
 
     def wants_items(self) -> None: ...
 

@@ -23,6 +23,7 @@ from gridnode.gateway.foreign import KeyRules
 from gridnode.gateway.outside import IsWanted, NotWanted, Then, always
 from gridnode.gateway.resp import Command, CommandReader
 from gridnode.gateway.stock import Stock
+from gridnode.gateway.watched_streams import StreamIds, StreamWatch, WatchedStreams
 
 QUEUE, OUTPUT, SECRET = "work", "done", "SECRET"
 
@@ -55,6 +56,7 @@ class FakeOutside:
         """By whom, in the order of what is asked."""
         self.through: list[tuple[Sequence[Push], Then]] = []
         self.timers: list[FakeTimer] = []
+        self.streams = WatchedStreams()
         self.long_barriers = 0
         self.results_without_item = 0
 
@@ -100,6 +102,9 @@ class FakeOutside:
         self.wanted.append(is_wanted)
 
     ask_output = pass_on = ask
+
+    def watch_streams(self, ids: StreamIds, then: Callable[[], None]) -> StreamWatch:
+        return self.streams.watch(ids, then)
 
     def wants_items(self) -> None:
         """The test brings them, or not."""
