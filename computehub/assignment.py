@@ -43,6 +43,7 @@ def assign(
         item_timeout=task.item_timeout,
         max_attempts=task.max_attempts,
         keys=task.keys,
+        constants=task.constants,
         network=task.network,
         lease_s=lease_s,
         version=version,

@@ -158,6 +158,9 @@ class TaskSpec(BaseModel):
     """Runs of an item that may fail before it becomes a dead letter."""
     keys: Annotated[list[KeyPattern], Field(max_length=100)] = Field(default_factory=list)
     """Further keys of the input Redis that its containers may use, as patterns with `*` and `?`."""
+    constants: Annotated[list[KeyPattern], Field(max_length=100)] = Field(default_factory=list)
+    """Likewise, and their values never change once they are there: GET and HGET read each once for
+    all runs of a node. A write does not change what was read."""
     network: NetworkName = "none"
     """none: a container reaches the gateway and nothing else. bridge: Docker's usual network."""
 
@@ -180,7 +183,7 @@ class TaskSpec(BaseModel):
     def _check_delivery(self) -> None:
         if self.delivery == "leased":
             return
-        for option in ("ack", "item_timeout", "max_attempts", "keys", "network"):
+        for option in ("ack", "item_timeout", "max_attempts", "keys", "constants", "network"):
             if getattr(self, option) != type(self).model_fields[option].get_default(
                 call_default_factory=True
             ):
@@ -222,6 +225,7 @@ class TaskConfig(Message):
     item_timeout: float | None = None
     max_attempts: int = 3
     keys: list[KeyPattern] = Field(default_factory=list)
+    constants: list[KeyPattern] = Field(default_factory=list)
     network: NetworkName = "none"
     lease_s: float = LEASE_S
     """Seconds without a renewal after which the hub takes a node's leases back."""
@@ -387,6 +391,7 @@ class TaskDetails(Message):
     item_timeout: float | None
     max_attempts: int
     keys: list[str]
+    constants: list[str] = Field(default_factory=list)
     network: str
     submitted_at: datetime | None
     started_at: datetime | None

@@ -98,6 +98,7 @@ async def show_task(name: str, hub: HubOfApp) -> TaskDetails:
         item_timeout=spec.item_timeout,
         max_attempts=spec.max_attempts,
         keys=spec.keys,
+        constants=spec.constants,
         network=spec.network,
         submitted_at=record.submitted_at,
         started_at=record.started_at,

@@ -8,6 +8,7 @@ desk           one run: what it gets and gives, and how it ends; with its comman
 outside        what a desk needs of the node
 open_work      the transaction of a run
 repeated_pushes  what a client sends again counts once
+constants      values of further keys that never change
 stock          the items that the node has leased and not handed out, and who waits for some
 pace           how many those should be
 outbox         what Redis has still to be told

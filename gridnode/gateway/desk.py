@@ -17,6 +17,7 @@ from gridcore.lease_queue.queue import Lease, Push, Side, Transaction
 from gridcore.wire import AckMode
 from gridnode.gateway import looks, own_lists, pop_commands, resp, stream_reads
 from gridnode.gateway.arguments import Refused, shown, with_code, wrong_number
+from gridnode.gateway.constants import Constants, Name, name_of
 from gridnode.gateway.conversation import Conversation, Reply
 from gridnode.gateway.foreign import KeyRules
 from gridnode.gateway.open_work import Delivery, OpenWork, size_of
@@ -84,7 +85,14 @@ class _Exec:
 
 class Desk:
     def __init__(
-        self, rules: Rules, *, secret: bytes, stock: Stock, outside: Outside, counters: Counters
+        self,
+        rules: Rules,
+        *,
+        secret: bytes,
+        stock: Stock,
+        constants: Constants,
+        outside: Outside,
+        counters: Counters,
     ) -> None:
         self.secret = secret
         self.work = OpenWork()
@@ -96,6 +104,7 @@ class Desk:
         self.input = rules.input_queue.encode()
         self.output = rules.output_queue.encode()
         self.stock = stock
+        self.constants = constants
         self.outside = outside
         self.range_looks = looks.RangeLooks()
         self.stream_waits: dict[Conversation, StreamWait] = {}
@@ -574,6 +583,9 @@ class Desk:
     def foreign(self, conversation: Conversation, command: Command) -> Reply:
         if not self.rules.keys.allow_any:
             raise Refused(self._denial(command))
+        name = name_of(command)
+        if name is not None and self.rules.keys.is_constant(name[0]):
+            return self._constant(conversation, command, name)
 
         def then(answer: Any) -> None:
             if isinstance(answer, NotAllowed):
@@ -584,6 +596,22 @@ class Desk:
                 conversation.answer(resp.encode(answer, conversation.protocol))
 
         self.outside.pass_on(command, then, is_wanted=conversation.still_wants())
+        return None
+
+    def _constant(self, conversation: Conversation, command: Command, name: Name) -> Reply:
+        constants = self.constants
+        value = constants.get(name)
+        if value is not None:
+            return resp.bulk(value)
+        then = self.answerer(
+            conversation, lambda answer: resp.encode(answer, conversation.protocol)
+        )
+        if constants.ask(name, then, conversation.still_wants()):
+            self.outside.ask(
+                command,
+                lambda answer: constants.came(name, answer),
+                is_wanted=lambda: constants.is_wanted(name),
+            )
         return None
 
     def _denial(self, command: Command) -> str:

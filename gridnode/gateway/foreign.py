@@ -16,15 +16,23 @@ OUR_KEYS = b"gc:"
 
 
 class KeyRules:
-    def __init__(self, queues: Iterable[str], patterns: Sequence[str]) -> None:
+    def __init__(
+        self, queues: Iterable[str], patterns: Sequence[str], constants: Sequence[str] = ()
+    ) -> None:
+        """Constants are further keys too."""
         self._queues = {queue.encode() for queue in queues}
-        self._patterns = [_compiled(pattern) for pattern in patterns]
-        self.shown = ", ".join(repr(pattern) for pattern in patterns)
+        self._constants = [_compiled(pattern) for pattern in constants]
+        self._patterns = [_compiled(pattern) for pattern in patterns] + self._constants
+        self.shown = ", ".join(repr(pattern) for pattern in (*patterns, *constants))
 
     def allow(self, key: bytes) -> bool:
         if key in self._queues or key.startswith(OUR_KEYS):
             return False
         return any(pattern.fullmatch(key) for pattern in self._patterns)
+
+    def is_constant(self, key: bytes) -> bool:
+        """Its value never changes."""
+        return any(p.fullmatch(key) for p in self._constants) and self.allow(key)
 
     @property
     def allow_any(self) -> bool:

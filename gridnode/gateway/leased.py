@@ -2,7 +2,7 @@
 
 slot --access--> desk <--conversations-- server <--socket-- container
                   |
-                stock, ledger (one each for all slots)
+                stock, constants, ledger (one each for all slots)
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from gridcore.lease_queue.queue import GivenBack, Lease
 from gridcore.wire import MAX_LOG_LINE, TaskConfig, WorkReport
 from gridnode.delivery import EndReason
 from gridnode.ending import Ended
+from gridnode.gateway.constants import Constants
 from gridnode.gateway.desk import Counters, Desk, Rules, Settled
 from gridnode.gateway.foreign import KeyRules
 from gridnode.gateway.ledger import Ledger
@@ -54,9 +55,10 @@ class LeasedDelivery:
     ) -> None:
         self.task = task
         self.stock = Stock()
+        self.constants = Constants()
         self.runtime = runtime
         self.report = report
-        keys = KeyRules((task.input_queue, task.output_queue), task.keys)
+        keys = KeyRules((task.input_queue, task.output_queue), task.keys, task.constants)
         self.rules = Rules(task.input_queue, task.output_queue, task.ack, keys)
         self.ledger = Ledger(
             task, node=node_id, stock=self.stock, keys=keys, runs=self, on_problem=on_problem
@@ -158,6 +160,7 @@ class LeasedDelivery:
             self.rules,
             secret=secrets.token_urlsafe(18).encode(),
             stock=self.stock,
+            constants=self.constants,
             outside=self.ledger,
             counters=counters,
         )

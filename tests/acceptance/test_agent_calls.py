@@ -58,6 +58,7 @@ def test_a_task_comes_with_all_that_concerns_its_delivery(hub: HubProgram) -> No
         "item_timeout": 5.0,
         "max_attempts": 7,
         "keys": ["k"],
+        "constants": ["c"],
         "network": "bridge",
     }
     hub.submit("t", image="i", **asked)

@@ -92,6 +92,7 @@ def test_what_was_asked_of_the_delivery_is_shown(hub: HubProgram) -> None:
         "item_timeout": 60.5,
         "max_attempts": 5,
         "keys": ["counters:*"],
+        "constants": ["functions:*"],
         "network": "bridge",
     }
     hub.submit("plain", image="i")
@@ -106,6 +107,7 @@ def test_what_was_asked_of_the_delivery_is_shown(hub: HubProgram) -> None:
         "item_timeout": None,
         "max_attempts": 3,
         "keys": [],
+        "constants": [],
         "network": "none",
     }
     assert (plain["delivery"], direct["delivery"]) == ("leased", "direct")
@@ -157,6 +159,12 @@ def test_the_lengths_say_where_the_items_of_a_leased_task_are(
         ({"name": "t", "command": "python x.py"}, "it must be a list"),
         ({"name": "t", "command": ["a\0b"]}, "it holds a NUL"),
         ({"name": "t", "image": "i", "input_queue": "a\0b"}, "it holds a NUL"),
+        ({"name": "t", "image": "i", "constants": [""]}, "constants.0: "),
+        ({"name": "t", "image": "i", "constants": "f:*"}, "it must be a list"),
+        (
+            {"name": "t", "image": "i", "delivery": "direct", "constants": ["f:*"]},
+            "'constants' is the gateway's affair",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_what_to_change(

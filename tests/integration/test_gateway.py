@@ -394,6 +394,28 @@ def test_keys_that_the_task_allows_pass_through(store: Any, redis_server: RedisS
                     container.execute_command(*command)
 
 
+def test_constants_are_read_from_redis_once_for_all_slots(
+    store: Any, redis_server: RedisServer
+) -> None:
+    large = b"x" * 5_000_000
+    with Gateway(redis_server.url, constants=["f:*"]) as gateway:
+        with client(gateway.open_run(0)) as one, client(gateway.open_run(1)) as two:
+            assert one.get("f:x") is None
+            assert two.set("f:x", large)
+            store.hset("f:h", "field", "value")
+            for container in (one, two, one):
+                assert container.get("f:x") == large
+                assert container.hget("f:h", "field") == b"value"
+            store.delete("f:x", "f:h")
+            assert two.get("f:x") == large
+            assert one.hget("f:h", "field") == b"value"
+            assert one.exists("f:x") == 0
+        with client(gateway.open_run(0)) as next_run:
+            assert next_run.get("f:x") == large
+    calls = store.info("commandstats")
+    assert (calls["cmdstat_get"]["calls"], calls["cmdstat_hget"]["calls"]) == (2, 1)
+
+
 def test_the_right_secret_is_that_of_this_run_only(store: Any, gateway: Gateway) -> None:
     def log_in(run: OpenRun, password: str | None) -> bool:
         at_once = Retry(NoBackoff(), 0)

@@ -17,6 +17,7 @@ import hiredis
 
 from gridcore.lease_queue.queue import Lease, Push, Transaction
 from gridcore.wire import AckMode
+from gridnode.gateway.constants import Constants
 from gridnode.gateway.conversation import Conversation
 from gridnode.gateway.desk import Counters, Desk, Rules
 from gridnode.gateway.foreign import KeyRules
@@ -134,14 +135,17 @@ def make_desk(
     stock: Stock | None = None,
     ack: AckMode = "next",
     keys: Sequence[str] = (),
+    constants: Sequence[str] = (),
+    known: Constants | None = None,
     counters: Counters | None = None,
 ) -> Desk:
     stock = Stock() if stock is None else stock
     stock.taken("R", leases(*items), take=0, is_exhausted=False)
     return Desk(
-        Rules(QUEUE, OUTPUT, ack, KeyRules((QUEUE, OUTPUT), keys)),
+        Rules(QUEUE, OUTPUT, ack, KeyRules((QUEUE, OUTPUT), keys, constants)),
         secret=SECRET.encode(),
         stock=stock,
+        constants=known or Constants(),
         outside=outside or FakeOutside(),
         counters=counters or Counters(),
     )
