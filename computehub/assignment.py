@@ -42,6 +42,7 @@ def assign(
         ack=task.ack,
         item_timeout=task.item_timeout,
         max_attempts=task.max_attempts,
+        alone_after_failure=task.alone_after_failure,
         keys=task.keys,
         constants=task.constants,
         network=task.network,

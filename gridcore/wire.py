@@ -156,6 +156,10 @@ class TaskSpec(BaseModel):
     """Seconds after which a run that still holds an item is killed; the item has failed once."""
     max_attempts: Annotated[int, Field(ge=1, le=1_000)] = 3
     """Runs of an item that may fail before it becomes a dead letter."""
+    alone_after_failure: bool = True
+    """An item that has failed comes alone, to a run with nothing else in hand. Without that a run
+    that always has something in hand goes on getting items, but one that fails again takes with it
+    what the run has besides."""
     keys: Annotated[list[KeyPattern], Field(max_length=100)] = Field(default_factory=list)
     """Further keys of the input Redis that its containers may use, as patterns with `*` and `?`."""
     constants: Annotated[list[KeyPattern], Field(max_length=100)] = Field(default_factory=list)
@@ -183,7 +187,15 @@ class TaskSpec(BaseModel):
     def _check_delivery(self) -> None:
         if self.delivery == "leased":
             return
-        for option in ("ack", "item_timeout", "max_attempts", "keys", "constants", "network"):
+        for option in (
+            "ack",
+            "item_timeout",
+            "max_attempts",
+            "alone_after_failure",
+            "keys",
+            "constants",
+            "network",
+        ):
             if getattr(self, option) != type(self).model_fields[option].get_default(
                 call_default_factory=True
             ):
@@ -224,6 +236,7 @@ class TaskConfig(Message):
     ack: AckMode = "next"
     item_timeout: float | None = None
     max_attempts: int = 3
+    alone_after_failure: bool = True
     keys: list[KeyPattern] = Field(default_factory=list)
     constants: list[KeyPattern] = Field(default_factory=list)
     network: NetworkName = "none"
@@ -390,6 +403,7 @@ class TaskDetails(Message):
     ack: str
     item_timeout: float | None
     max_attempts: int
+    alone_after_failure: bool = True
     keys: list[str]
     constants: list[str] = Field(default_factory=list)
     network: str

@@ -97,6 +97,7 @@ async def show_task(name: str, hub: HubOfApp) -> TaskDetails:
         ack=spec.ack,
         item_timeout=spec.item_timeout,
         max_attempts=spec.max_attempts,
+        alone_after_failure=spec.alone_after_failure,
         keys=spec.keys,
         constants=spec.constants,
         network=spec.network,

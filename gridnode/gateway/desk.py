@@ -53,6 +53,7 @@ class Rules:
     output_queue: str
     ack: AckMode
     keys: KeyRules
+    alone_after_failure: bool = True
 
 
 @dataclass
@@ -324,9 +325,10 @@ class Desk:
         may_wait = order.block_s is not None and not conversation.in_exec
         bends = conversation.in_exec or work.carries_from(conversation, conversation.heard)
         bends = bends or (self.rules.ack == "exit" and order.block_s == 0)
+        isolates = self.rules.alone_after_failure and not bends
 
         def may_take() -> MayTake:
-            return self._may_take(isolates=not bends, may_wait=may_wait)
+            return self._may_take(isolates=isolates, may_wait=may_wait)
 
         if not self._is_draining and work.is_busy and may_take() == "yes":
             reply = self._get_at_once(conversation, order)

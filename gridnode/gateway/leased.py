@@ -54,12 +54,14 @@ class LeasedDelivery:
         on_problem: Callable[[str | None], None],
     ) -> None:
         self.task = task
-        self.stock = Stock()
+        self.stock = Stock(alone_after_failure=task.alone_after_failure)
         self.constants = Constants()
         self.runtime = runtime
         self.report = report
         keys = KeyRules((task.input_queue, task.output_queue), task.keys, task.constants)
-        self.rules = Rules(task.input_queue, task.output_queue, task.ack, keys)
+        self.rules = Rules(
+            task.input_queue, task.output_queue, task.ack, keys, task.alone_after_failure
+        )
         self.ledger = Ledger(
             task, node=node_id, stock=self.stock, keys=keys, runs=self, on_problem=on_problem
         )

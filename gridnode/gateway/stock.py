@@ -3,7 +3,8 @@
 One for all slots of a task: whoever asks first is served first. No I/O, no clock.
 
 An item that has failed before is a *suspect*, and goes before all others, alone, to a run that has
-nothing else in hand: if it fails again, it takes nobody with it.
+nothing else in hand: if it fails again, it takes nobody with it. A task may do without that
+(`alone_after_failure`); then there are no suspects.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Pop:
 
 
 class Stock:
-    def __init__(self) -> None:
+    def __init__(self, *, alone_after_failure: bool = True) -> None:
         self.is_closed = False
         """Nothing is handed out: the leases may be lost, or too many results wait for Redis."""
         self.takes_begun = 0
@@ -53,6 +54,7 @@ class Stock:
         self.largest_pop = 1
         self.low_water = 0
         self._items: dict[Side, deque[Lease]] = {"L": deque(), "R": deque()}
+        self._alone_after_failure = alone_after_failure
         self._suspects: deque[Lease] = deque()
         self._waiting: deque[Pop] = deque()
         self._is_serving = False
@@ -97,13 +99,13 @@ class Stock:
         """What the call number `take` has brought. Serves those who wait: if the queue is
         exhausted, or the call has brought as much as one may, with what there is."""
         for lease in leases:
-            (self._suspects if lease.attempts else self._items[side]).append(lease)
+            self._place_of(lease, side).append(lease)
         self._serve(take=take, is_exhausted=is_exhausted, is_limited=is_limited)
 
     def put_back(self, side: Side, leases: Sequence[Lease]) -> None:
         """Handed out, but never delivered."""
         for lease in reversed(leases):
-            (self._suspects if lease.attempts else self._items[side]).appendleft(lease)
+            self._place_of(lease, side).appendleft(lease)
         self._serve(take=-1, is_exhausted=True)
 
     def look_again(self) -> None:
@@ -175,6 +177,10 @@ class Stock:
             items.clear()
             items.extend(kept)
         return before - self.size
+
+    def _place_of(self, lease: Lease, side: Side) -> deque[Lease]:
+        is_suspect = lease.attempts and self._alone_after_failure
+        return self._suspects if is_suspect else self._items[side]
 
     def _all(self) -> Iterable[deque[Lease]]:
         return (*self._items.values(), self._suspects)

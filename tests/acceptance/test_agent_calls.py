@@ -57,6 +57,7 @@ def test_a_task_comes_with_all_that_concerns_its_delivery(hub: HubProgram) -> No
         "ack": "exit",
         "item_timeout": 5.0,
         "max_attempts": 7,
+        "alone_after_failure": False,
         "keys": ["k"],
         "constants": ["c"],
         "network": "bridge",

@@ -91,6 +91,7 @@ def test_what_was_asked_of_the_delivery_is_shown(hub: HubProgram) -> None:
         "ack": "explicit",
         "item_timeout": 60.5,
         "max_attempts": 5,
+        "alone_after_failure": False,
         "keys": ["counters:*"],
         "constants": ["functions:*"],
         "network": "bridge",
@@ -106,6 +107,7 @@ def test_what_was_asked_of_the_delivery_is_shown(hub: HubProgram) -> None:
         "ack": "next",
         "item_timeout": None,
         "max_attempts": 3,
+        "alone_after_failure": True,
         "keys": [],
         "constants": [],
         "network": "none",
@@ -159,6 +161,7 @@ def test_the_lengths_say_where_the_items_of_a_leased_task_are(
         ({"name": "t", "command": "python x.py"}, "it must be a list"),
         ({"name": "t", "command": ["a\0b"]}, "it holds a NUL"),
         ({"name": "t", "image": "i", "input_queue": "a\0b"}, "it holds a NUL"),
+        ({"name": "t", "image": "i", "alone_after_failure": "perhaps"}, "alone_after_failure: "),
         ({"name": "t", "image": "i", "constants": [""]}, "constants.0: "),
         ({"name": "t", "image": "i", "constants": "f:*"}, "it must be a list"),
         (

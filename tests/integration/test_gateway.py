@@ -299,6 +299,28 @@ def test_with_explicit_acks_items_are_done_one_by_one(
         assert_all_in_place(store, gateway, pushed=3, committed=1)
 
 
+def test_a_failed_item_comes_beside_a_long_one_if_the_task_says_so(
+    store: Any, redis_server: RedisServer
+) -> None:
+    with Gateway(redis_server.url, ack="explicit", alone_after_failure=False) as gateway:
+        store.lpush(QUEUE, "bad")
+        run = gateway.open_run()
+        with client(run) as container:
+            assert container.blmove(QUEUE, "own", 5, "RIGHT", "LEFT") == b"bad"
+        gateway.end_run(run, exit_code=1)
+        soon(lambda: store.zcard(gateway.keys.retry) == 1, "the item's return")
+        store.zadd(gateway.keys.retry, {store.zrange(gateway.keys.retry, 0, 0)[0]: 2**50})
+
+        store.lpush(QUEUE, "long")
+        run = gateway.open_run()
+        with client(run) as container:
+            assert container.blmove(QUEUE, "own", 5, "RIGHT", "LEFT") == b"long"
+            store.zadd(gateway.keys.retry, {store.zrange(gateway.keys.retry, 0, 0)[0]: 0})
+            assert container.blmove(QUEUE, "own", 15, "RIGHT", "LEFT") == b"bad"
+            assert container.lrem("own", 1, "bad") == 1
+            soon(lambda: leased(store, gateway) == 1, "only the long one to be left")
+
+
 def test_with_ack_exit_only_the_exit_commits(store: Any, redis_server: RedisServer) -> None:
     store.lpush(QUEUE, "a", "b")
     with Gateway(redis_server.url, ack="exit") as gateway:

@@ -136,13 +136,15 @@ def make_desk(
     ack: AckMode = "next",
     keys: Sequence[str] = (),
     constants: Sequence[str] = (),
+    alone_after_failure: bool = True,
     known: Constants | None = None,
     counters: Counters | None = None,
 ) -> Desk:
-    stock = Stock() if stock is None else stock
+    if stock is None:
+        stock = Stock(alone_after_failure=alone_after_failure)
     stock.taken("R", leases(*items), take=0, is_exhausted=False)
     return Desk(
-        Rules(QUEUE, OUTPUT, ack, KeyRules((QUEUE, OUTPUT), keys, constants)),
+        Rules(QUEUE, OUTPUT, ack, KeyRules((QUEUE, OUTPUT), keys, constants), alone_after_failure),
         secret=SECRET.encode(),
         stock=stock,
         constants=known or Constants(),

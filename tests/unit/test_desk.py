@@ -425,6 +425,24 @@ def test_a_pipeline_is_answered_though_there_is_a_suspect(outside: FakeOutside) 
     ]
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_run_with_a_long_item_gets_others_though_one_has_failed_if_the_task_says_so(
+    outside: FakeOutside, alone: bool
+) -> None:
+    """A program held an item for hours and did short ones beside it. One of these failed once: from
+    then on it got nothing any more, since what has failed waited for a run with nothing in hand."""
+    desk = make_desk(
+        [b"long", b"short"], outside=outside, ack="explicit", alone_after_failure=alone
+    )
+    holder, other = Peer(desk, logged_in=True), Peer(desk, logged_in=True)
+    assert holder.ask(f"BLMOVE {QUEUE} own RIGHT LEFT 0") == [b"long"]
+    with_suspects(desk)
+
+    for expected in (b"short", b"suspect-0"):
+        taken = other.ask(f"LMOVE {QUEUE} own RIGHT LEFT")
+        assert taken == [None if alone else expected]
+
+
 def test_with_ack_exit_a_suspect_waits_for_the_next_run(outside: FakeOutside) -> None:
     desk = make_desk([b"a", b"b"], outside=outside, ack="exit")
     peer = Peer(desk, logged_in=True)

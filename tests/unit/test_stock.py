@@ -152,6 +152,16 @@ def test_an_item_that_has_failed_goes_first_and_alone() -> None:
     assert buyer.got == [[b"bad"], [b"a", b"b"]]
 
 
+def test_where_failed_items_need_not_be_alone_they_are_like_others() -> None:
+    stock = Stock(alone_after_failure=False)
+    failed, other = leases(b"bad", attempts=1), leases(b"a")
+    stock.taken("R", [*failed, *other], take=1, is_exhausted=False)
+    assert not stock.has_suspects
+    assert stock.pop("R", 2) == [*failed, *other]
+    stock.put_back("R", failed)
+    assert stock.pop("R", 1) == failed
+
+
 def test_what_was_never_delivered_is_the_next_again() -> None:
     stock = Stock()
     bring(stock, b"a", b"b", b"c")
