@@ -16,6 +16,7 @@ In reading order:
     lock          what only one replica may do at a time
     task_redis    a task's own Redis, which may be stuck or gone
     census        where the items of a leased queue are
+    producers     who says that he will push more
     queue_lengths the same for a person, and for tasks without leases
     reach         for how long nodes could have renewed their leases (no I/O)
     licence       may this hub reap (no I/O)

@@ -65,9 +65,14 @@ class Caretaker:
         look: Ledger | QueueLengths | None
         if current.task.delivery == "leased":
             look = await self._queues.ledger(current.task, [node.id for node in nodes])
+            producers = look.producers if look else None
         else:
+            producers = await self._queues.producers(current.task)
             look = await self._queues.lengths(current.task)
-        verdict = self._drain_watch.see(current, look, nodes)
+        age_s = 0.0
+        if not current.has_had_work:
+            age_s = await self._tasks.age_s(current.task.name)
+        verdict = self._drain_watch.see(current, look, nodes, producers=producers, age_s=age_s)
         if verdict == "has_work":
             await self._tasks.note_work(current.version)
         if verdict != "drained":

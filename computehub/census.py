@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from computehub.producers import NONE, Producers, questions, understood
 from computehub.task_redis import TaskRedis
 from gridcore.lease_queue.keys import QueueKeys
 
@@ -35,7 +36,9 @@ class Ledger:
     leased: int | None
     """Also those that a node was handed a moment ago; None if nobody asked."""
     moves: tuple[int, ...]
-    """Counters of all that ever happened to items, read before everything else."""
+    """Counters of all that ever happened to items, read before every place."""
+    producers: Producers = NONE
+    """Read before everything else: what one has pushed before it left is seen."""
 
     @property
     def taken(self) -> int:
@@ -51,7 +54,8 @@ async def count(
     to look at.
     """
     keys = QueueKeys(queue)
-    counters, nodes, waiting, retrying, dead = await redis.ask(
+    *said, counters, nodes, waiting, retrying, dead = await redis.ask(
+        *questions(keys),
         ("HMGET", keys.stats, *_COUNTERS),
         ("ZRANGE", keys.nodes, 0, -1),
         ("LLEN", queue),
@@ -73,6 +77,7 @@ async def count(
         dead=dead,
         leased=leased,
         moves=tuple(int(counter or 0) for counter in counters),
+        producers=understood(*said),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from computehub.census import Ledger
+from computehub.producers import NONE, Producers
 from computehub.task_list import Current
 from gridcore.wire import NodeView, QueueLengths
 
@@ -18,6 +19,9 @@ class DrainWatch:
     Done is said when two looks in a row agree. Places are counted one after the other while items
     move, so one look may miss an item; but every move of an item counts in its queue's counters.
     If those are the same a tick later nothing had moved meanwhile, and the first look was right.
+
+    Nor is a task done while a producer says that it will push more. That one was there counts as
+    work: one that comes and goes without having pushed anything must not keep the task for ever.
     """
 
     def __init__(self) -> None:
@@ -26,15 +30,25 @@ class DrainWatch:
         self._first_taken = 0
 
     def see(
-        self, current: Current, look: Ledger | QueueLengths | None, nodes: Sequence[NodeView]
+        self,
+        current: Current,
+        look: Ledger | QueueLengths | None,
+        nodes: Sequence[NodeView],
+        *,
+        producers: Producers | None = NONE,
+        age_s: float = 0.0,
     ) -> Verdict:
-        """What a look shows: lengths with direct delivery, a ledger with leases, or nothing."""
-        if look is None:
+        """What a look shows: lengths with direct delivery, a ledger with leases, or nothing; and
+        who will push more. `age_s` is for how long there has been this task."""
+        if look is None or producers is None:
             self._seen_empty = None
             return "wait"
-        if not current.has_had_work and self._has_work(current, look, nodes):
+        if not current.has_had_work and (
+            self._has_work(current, look, nodes) or producers.spoke_for(age_s)
+        ):
             return "has_work"
-        if not current.has_had_work or not is_empty(current, look, nodes):
+        is_open = producers.will_push or not is_empty(current, look, nodes)
+        if not current.has_had_work or is_open:
             self._seen_empty = None
             return "wait"
         evidence = (current.version, look.moves if isinstance(look, Ledger) else ())

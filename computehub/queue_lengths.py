@@ -9,7 +9,9 @@ from typing import TypeVar
 from redis.exceptions import RedisError
 
 from computehub.census import Ledger, count
+from computehub.producers import Producers, questions, understood
 from computehub.task_redis import TaskRedis
+from gridcore.lease_queue.keys import QueueKeys
 from gridcore.redis_urls import hide_password
 from gridcore.wire import QueueLengths, TaskSpec
 
@@ -57,6 +59,15 @@ class QueueWatcher:
             lambda redis: count(redis, task.queues[0], fleet=fleet, leased_always=False),
         )
         return ledger
+
+    async def producers(self, task: TaskSpec) -> Producers | None:
+        """Likewise, of a task without leases."""
+
+        async def look(redis: TaskRedis) -> Producers:
+            return understood(*await redis.ask(*questions(QueueKeys(task.queues[0]))))
+
+        producers, _problem = await _asked(task.input_redis or self._hub_redis_url, look)
+        return producers
 
 
 async def _length(redis: TaskRedis, queue: str) -> int:

@@ -167,6 +167,13 @@ class Tasks:
             completed_at=moment(completed),
         )
 
+    async def age_s(self, name: str) -> float:
+        """Since it was submitted."""
+        (seconds, micros), submitted = await self._store.read(
+            ("TIME",), ("HGET", keys.TIMES, f"submitted:{name}")
+        )
+        return float(seconds + micros / 1e6) - float(submitted or 0) / 1000
+
     async def all(self) -> list[TaskSpec]:
         """In no order; those that this version of the hub cannot understand are left out."""
         (stored,) = await self._store.read(("HVALS", keys.TASKS))

@@ -6,8 +6,10 @@ lease:<node> hash    token -> entry
 retry        zset    <token> SP entry -> ms at which it is due
 dead         list    <JSON object> LF payload, the newest at the left
 nodes        zset    node -> ms of its last renewal
+producers    zset    producer -> ms at which it last said that it will push more
 stats        hash    taken, committed, returned, aborted, fenced, dead, reaped, revived, discarded
-                     -> count; commit:<node> -> the node's last commit and its verdicts
+                     -> count; commit:<node> -> the node's last commit and its verdicts;
+             produced -> ms at which a producer last said so, also one that has left since
 
 delivered    hash    of an output list on another Redis: node -> the name of its last delivery
 
@@ -41,6 +43,10 @@ class QueueKeys:
     @property
     def nodes(self) -> str:
         return self._key("nodes")
+
+    @property
+    def producers(self) -> str:
+        return self._key("producers")
 
     @property
     def stats(self) -> str:

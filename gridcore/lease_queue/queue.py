@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from redis.exceptions import NoPermissionError, NoScriptError
 
 from gridcore.lease_queue.keys import QueueKeys
+from gridcore.lease_queue.times import PRODUCER_FORGOTTEN_S
 
 Side = Literal["L", "R"]
 
@@ -230,6 +231,17 @@ class LeaseQueue:
             [node, silent_ms, REAP_AT_ONCE, int(leaves)],
         )
         return int(left)
+
+    async def produce(self, producer: str) -> None:
+        """The producer will push more; holds for PRODUCER_SILENCE_S, or until it leaves."""
+        keys = self.keys
+        await self._run(
+            "produce", [keys.producers, keys.stats], [producer, int(PRODUCER_FORGOTTEN_S * 1000)]
+        )
+
+    async def leave(self, producer: str) -> None:
+        """The producer will push nothing more."""
+        await self._run("leave", [self.keys.producers], [producer])
 
     async def dead_letters(self, start: int, count: int) -> list[DeadLetter]:
         """The newest first."""

@@ -1,11 +1,16 @@
 """A leased task that is drained gives way to the next, and none does before."""
 
+import re
+import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.acceptance.test_agent_calls import beat, register
+from tests.support.fixtures import require
 from tests.support.leasing import Leasing
 from tests.support.programs import HubProgram
 from tests.support.redis_server import RedisServer
@@ -139,5 +144,97 @@ def test_an_agent_that_knows_nothing_of_leases_is_waited_for_as_ever(
     assert current(hub) == "t"
 
     beat(hub, "old", status="Idle", active_containers=0)
+
+    wait_advanced(hub)
+
+
+@pytest.mark.parametrize("delivery", ["leased", "direct"])
+def test_a_producer_keeps_the_task_until_it_leaves(
+    hub: HubProgram, leasing: Leasing, delivery: str
+) -> None:
+    hub.submit("t", image="i", auto_advance=True, delivery=delivery)
+    leasing.produce("slow")
+    leasing.push("one")
+    wait_for_looks(leasing)
+    leasing.commit("n", *leasing.take("n"))
+    wait_for_looks(leasing)
+    assert current(hub) == "t", "more is to come"
+
+    leasing.leave("slow")
+
+    wait_advanced(hub)
+    assert leasing.producers() == set()
+
+
+def test_a_producer_that_falls_silent_is_taken_for_gone(hub: HubProgram, leasing: Leasing) -> None:
+    hub.submit("t", image="i", auto_advance=True)
+    leasing.produce("killed")
+    leasing.produce("well")
+    leasing.push("one")
+    leasing.commit("n", *leasing.take("n"))
+    leasing.spoke_last("killed", before_s=31)
+    wait_for_looks(leasing)
+    assert current(hub) == "t", "one of them will push more"
+
+    leasing.spoke_last("well", before_s=27)
+
+    wait_advanced(hub)
+
+
+@pytest.mark.parametrize("how", ["left", "silent"])
+def test_a_producer_that_never_pushed_anything_does_not_keep_the_task_for_ever(
+    hub: HubProgram, leasing: Leasing, how: str
+) -> None:
+    """It came and went while another task ran; nobody but it would ever have pushed anything."""
+    hub.submit("before", image="i")
+    hub.submit("t", image="i", auto_advance=True)
+    leasing.produce("p")
+    if how == "left":
+        leasing.leave("p")
+    else:
+        leasing.spoke_last("p", before_s=31)
+    hub.post("/api/tasks/next")
+
+    wait_advanced(hub)
+
+
+def test_what_a_producer_of_an_earlier_task_said_does_not_end_this_one(
+    hub: HubProgram, leasing: Leasing
+) -> None:
+    leasing.spoke_last("earlier", before_s=60)
+    hub.submit("t", image="i", auto_advance=True)
+
+    wait_for_looks(leasing)
+    assert current(hub) == "t", "it never had work"
+
+
+def test_who_was_silent_for_very_long_is_forgotten_when_another_one_speaks(
+    leasing: Leasing,
+) -> None:
+    leasing.spoke_last("long ago", before_s=4_000)
+    leasing.spoke_last("silent", before_s=3_000)
+    leasing.produce("one")
+    assert leasing.producers() == {"silent", "one"}
+
+
+def test_a_user_keeps_the_task_open_with_the_lines_of_the_guide(
+    hub: HubProgram, leasing: Leasing, redis_server: RedisServer
+) -> None:
+    require(None if shutil.which("redis-cli") else "no redis-cli on PATH")
+    guide = (Path(__file__).parents[2] / "docs" / "delivery.md").read_text("utf-8")
+    stay, leave = re.findall(r"^ +(redis-cli Z(?:ADD|REM) .*producers.*)$", guide, re.MULTILINE)
+
+    def run(line: str) -> None:
+        line = line.replace("NAME", "t").replace("redis-cli", f"redis-cli -u {redis_server.url}")
+        subprocess.run(["/bin/sh", "-c", line], check=True, timeout=20)
+
+    hub.submit("t", image="i", auto_advance=True)
+    run(stay)
+    leasing.push("one")
+    leasing.commit("n", *leasing.take("n"))
+    wait_for_looks(leasing)
+    assert current(hub) == "t"
+
+    run(leave)
 
     wait_advanced(hub)

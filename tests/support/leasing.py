@@ -71,6 +71,21 @@ class Leasing:
         self.fail(node, lease, max_attempts=1, **report)
         return lease.token
 
+    def produce(self, producer: str) -> None:
+        self.call(self.leases.produce(producer))
+
+    def leave(self, producer: str) -> None:
+        self.call(self.leases.leave(producer))
+
+    def spoke_last(self, producer: str, *, before_s: float) -> None:
+        """As if it had been silent for so long."""
+        word_ms = (self.now_s() - before_s) * 1000
+        self.call(self.redis.zadd(self.leases.keys.producers, {producer: word_ms}))
+
+    def producers(self) -> set[str]:
+        found = self.call(self.redis.zrange(self.leases.keys.producers, 0, -1))
+        return {name.decode() for name in found}
+
     def be_handed_while_frozen(self, node: str) -> None:
         """What Redis does for a blocked BLMOVE, whether or not its client can still read."""
         keys = self.leases.keys

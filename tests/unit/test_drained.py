@@ -7,7 +7,9 @@ import pytest
 
 from computehub.census import Ledger
 from computehub.drained import DrainWatch, is_empty
+from computehub.producers import Producers, understood
 from computehub.task_list import Current
+from gridcore.lease_queue.times import PRODUCER_SILENCE_S
 from gridcore.wire import NodeView, QueueLengths, TaskSpec, WorkReport
 
 TASK = TaskSpec(name="t", image="i")
@@ -160,3 +162,45 @@ def test_work_that_is_done_between_two_looks_was_work() -> None:
 def test_work_that_was_done_before_the_first_look_is_known_from_a_nodes_report() -> None:
     done = node(0, work=WorkReport(taken=3, committed=3))
     assert DrainWatch().see(FRESH, ledger(taken=13), [done]) == "has_work"
+
+
+# --- producers
+
+WILL_PUSH = Producers(silent_s=PRODUCER_SILENCE_S - 1, last_word_s=3.0)
+SILENT = Producers(silent_s=PRODUCER_SILENCE_S + 1, last_word_s=PRODUCER_SILENCE_S + 1)
+LEFT = Producers(silent_s=None, last_word_s=3.0)
+
+
+@pytest.mark.parametrize("look", [ledger(), EMPTY])
+def test_while_a_producer_says_that_it_will_push_more_a_task_is_not_drained(
+    look: Ledger | QueueLengths,
+) -> None:
+    watch = DrainWatch()
+    for _ in range(3):
+        assert watch.see(WORKED, look, [], producers=WILL_PUSH) == "wait"
+    assert watch.see(WORKED, look, [], producers=SILENT) == "wait"
+    assert watch.see(WORKED, look, [], producers=WILL_PUSH) == "wait", "it spoke again"
+    assert watch.see(WORKED, look, [], producers=LEFT) == "wait"
+    assert watch.see(WORKED, look, [], producers=None) == "wait", "nobody knows"
+    assert watch.see(WORKED, look, [], producers=LEFT) == "wait"
+    assert watch.see(WORKED, look, [], producers=LEFT) == "drained"
+
+
+@pytest.mark.parametrize("producers", [WILL_PUSH, SILENT, LEFT])
+def test_a_producer_that_came_for_this_task_was_work(producers: Producers) -> None:
+    assert DrainWatch().see(FRESH, ledger(), [], producers=producers, age_s=100.0) == "has_work"
+    assert DrainWatch().see(FRESH, EMPTY, [], producers=producers, age_s=100.0) == "has_work"
+
+
+def test_a_producer_of_an_earlier_task_of_the_same_queue_says_nothing_of_this_one() -> None:
+    long_ago = Producers(silent_s=3_000.0, last_word_s=3_000.0)
+    assert DrainWatch().see(FRESH, ledger(), [], producers=long_ago, age_s=5.0) == "wait"
+    just_before = Producers(silent_s=8.0, last_word_s=8.0)
+    assert DrainWatch().see(FRESH, ledger(), [], producers=just_before, age_s=5.0) == "has_work"
+
+
+def test_what_redis_says_of_producers_is_told_by_its_own_clock() -> None:
+    assert understood((1_000, 500_000), [], None) == Producers()
+    assert understood((1_000, 500_000), [b"p", b"999500"], None) == Producers(1.0, 1.0)
+    assert understood((1_000, 500_000), [b"p", 970_500.0], b"998500") == Producers(30.0, 2.0)
+    assert understood((1_000, 500_000), [], b"998500") == Producers(None, 2.0)

@@ -158,7 +158,7 @@ def test_a_wait_says_nothing_of_items(outside: FakeOutside) -> None:
     outside.answer(None)
     assert desk.work.open_items == 1
     assert outside.committed == []
-    assert desk.idle_since_s is None
+    assert [desk.idle_since_s] == [None]
 
     assert worker.ask(f"RPOP {QUEUE}") == []
     assert desk.idle_since_s is not None, "it asks for items in vain, and a wait is no excuse"
