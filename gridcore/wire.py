@@ -420,6 +420,16 @@ class TaskDetails(Message):
     """Why no node can work on it, while it runs."""
 
 
+class TaskQueues(Message):
+    """Where a task's items and results are, for a program that pushes and takes them itself."""
+
+    input_redis: RedisURL
+    """With its password, and by a host that the caller can reach."""
+    output_redis: RedisURL
+    input_queue: QueueName
+    output_queue: QueueName
+
+
 class DeadLetterReport(Message):
     """What a node writes of the last failure of an item."""
 

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from computehub.hub import Hub
 from computehub.waiting_for import why_nobody_can
 from gridcore.logs import EventLog
-from gridcore.redis_urls import hide_password
-from gridcore.wire import Finished, Moved, Submitted, TaskDetails, TaskList, TaskSpec
+from gridcore.redis_urls import hide_password, readdress_loopback
+from gridcore.wire import Finished, Moved, Submitted, TaskDetails, TaskList, TaskQueues, TaskSpec
 
 FAILURES_SHOWN = 20
 
@@ -109,6 +109,21 @@ async def show_task(name: str, hub: HubOfApp) -> TaskDetails:
         active_containers=sum(n.active_containers for n in nodes),
         failures=await hub.fleet.failures(name, most=FAILURES_SHOWN),
         waiting_for=why_nobody_can(spec, fleet) if is_running else None,
+    )
+
+
+@router.get("/{name}/queues")
+async def find_queues(name: str, request: Request, hub: HubOfApp) -> TaskQueues:
+    """Where to push items and take results, password included: who has the token may."""
+    spec = (await hub.tasks.get(name)).spec
+    host = request.url.hostname or "127.0.0.1"
+    input_redis = spec.input_redis or hub.redis_url
+    input_queue, output_queue = spec.queues
+    return TaskQueues(
+        input_redis=readdress_loopback(input_redis, host),
+        output_redis=readdress_loopback(spec.output_redis or input_redis, host),
+        input_queue=input_queue,
+        output_queue=output_queue,
     )
 
 

@@ -18,6 +18,7 @@
     driver        the process that makes calls, on any engine
     workers       the processes that run them
     local         the engine on this machine
+    grid          the engine on a hub's grid
 
 `gridcore/__init__.py` names what is public, and loads it when it is first used.
 """

@@ -14,6 +14,7 @@ GridError (a GridCoreError: what was tried, the likely cause, the next step)
 ├── PayloadTooLarge      an argument or result is larger than may be sent
 ├── NotPicklable         an argument or result cannot be sent to another process (a TypeError)
 ├── Unschedulable        no machine has what the call asks for
+├── VersionMismatch      the worker has another Python, or other packages, than this program
 └── NotConnected         there is no engine, or it was shut down
 """
 
@@ -87,6 +88,10 @@ class NotPicklable(GridError, TypeError):
 
 class Unschedulable(GridError):
     """Nothing here will ever have what the call asks for."""
+
+
+class VersionMismatch(GridError):
+    """What this program sends cannot be used by the Python, or the packages, of a worker."""
 
 
 class NotConnected(GridError):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import pickle
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gridcore.sdk.blobs import ALIGNMENT, Blob, seal
@@ -52,6 +52,15 @@ class _Thread(threading.local):
 
 _thread = _Thread()
 
+_by_value: tuple[bytes, ...] = (b"__main__",)
+"""Modules whose classes and functions travel by value."""
+
+
+def send_by_value(modules: Iterable[str]) -> None:
+    """Besides `__main__`; cloudpickle is told by whoever calls this."""
+    global _by_value
+    _by_value = (b"__main__", *(name.encode() for name in modules))
+
 
 def note_reference(number: int) -> None:
     """A reference was pickled: whoever packs must know what is inside."""
@@ -69,7 +78,7 @@ def pack(value: object, what: str) -> Packed:
 
     The standard pickle is tried first, as it is five times as fast. It refuses what only
     cloudpickle can do, except classes and functions of `__main__`: those it names, and the other
-    process has another `__main__`.
+    process has another `__main__`. So with other modules that travel by value.
     """
     outer, _thread.refs = _thread.refs, []
     try:
@@ -78,7 +87,7 @@ def pack(value: object, what: str) -> Packed:
             data = pickle.dumps(value, 5, buffer_callback=_collector(buffers))
         except Exception:  # noqa: BLE001 - whatever it is, cloudpickle knows better or says so
             data = b""
-        if not data or b"__main__" in data:
+        if not data or any(name in data for name in _by_value):
             buffers.clear()
             _thread.refs.clear()
             data = _cloudpickled(value, what, buffers)

@@ -6,6 +6,7 @@ import atexit
 import os
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 from gridcore.sdk.engine import Engine
 from gridcore.sdk.errors import NotConnected
@@ -23,6 +24,9 @@ def engine() -> Engine:
 def init(
     hub: str | None = None,
     *,
+    token: str | None = None,
+    image: str | None = None,
+    local: bool = False,
     num_cpus: int | None = None,
     memory: int | str | None = None,
     resources: Mapping[str, float] | None = None,
@@ -30,16 +34,38 @@ def init(
     spill_dir: str | None = None,
     ignore_reinit_error: bool = False,
 ) -> None:
-    """Starts an engine: without a hub's address on this machine, with as many workers as cores.
+    """Starts an engine: on the grid of a hub, or without an address on this machine, with as many
+    workers as cores.
 
     Calls start one by themselves, so this is for programs that want another one than they get.
 
-    `memory` and `resources` are what calls may ask for in all; `object_store_memory` is how much
-    large values may take (a quarter of the machine's memory by default) before the oldest go to
-    files in `spill_dir`. Raises RuntimeError if there is an engine already.
+    `hub` and `token` come from GRIDCORE_HUB and GRIDCORE_TOKEN if they are not given; `local`: on
+    this machine whatever those say. `image` is what the grid's containers are made of: one with
+    this Python, and the packages that calls need (GRIDCORE_IMAGE; deploy/worker.Dockerfile).
+
+    The rest is for this machine. `memory` and `resources` are what calls may ask for in all;
+    `object_store_memory` is how much large values may take (a quarter of the machine's memory by
+    default) before the oldest go to files in `spill_dir`.
+
+    Raises RuntimeError if there is an engine already, NotConnected if the hub or its Redis cannot
+    be reached.
     """
-    if hub is not None:
-        raise NotImplementedError("init(hub) comes with the grid engine. Leave the address out")
+    for_this_machine = {
+        "num_cpus": num_cpus,
+        "memory": memory,
+        "resources": resources,
+        "object_store_memory": object_store_memory,
+        "spill_dir": spill_dir,
+    }
+    given = [name for name, value in for_this_machine.items() if value is not None]
+    if local and hub is not None:
+        raise TypeError("gridcore.init: hub=... and local=True exclude each other")
+    hub = None if local else hub or os.environ.get("GRIDCORE_HUB") or None
+    if hub is not None and given:
+        raise TypeError(
+            f"gridcore.init: {', '.join(given)} is for an engine on this machine, and {hub} has"
+            " what its nodes have. Leave it out, or pass local=True"
+        )
     with _lock:
         if _engine is not None:
             if ignore_reinit_error:
@@ -48,13 +74,10 @@ def init(
                 "gridcore.init: there is an engine already. Call gridcore.shutdown first, or pass"
                 " ignore_reinit_error=True"
             )
-        _start(
-            num_cpus=num_cpus,
-            memory=memory,
-            resources=resources,
-            object_store_memory=object_store_memory,
-            spill_dir=spill_dir,
-        )
+        if hub is not None:
+            _begin(_on_grid(hub, token, image))
+        else:
+            _begin(_on_this_machine(**for_this_machine))
 
 
 def shutdown() -> None:
@@ -77,37 +100,41 @@ def use(other: Engine | None) -> None:
     _engine = other
 
 
-def _start(
-    *,
-    num_cpus: int | None = None,
-    memory: int | str | None = None,
-    resources: Mapping[str, float] | None = None,
-    object_store_memory: int | str | None = None,
-    spill_dir: str | None = None,
-) -> Engine:
-    global _is_registered
-    # Imported late: a worker has another engine, and `import gridcore` none.
+def _start() -> Engine:
+    with _lock:
+        if _engine is None:
+            hub = os.environ.get("GRIDCORE_HUB")
+            _begin(_on_grid(hub, None, None) if hub else _on_this_machine())
+        assert _engine is not None
+        return _engine
+
+
+# Imported late: a worker has another engine, and `import gridcore` none.
+
+
+def _on_this_machine(**options: Any) -> Engine:
     from gridcore.sdk.local.capacity import capacity_of
     from gridcore.sdk.local.engine import LocalEngine
 
-    with _lock:
-        if _engine is not None:
-            return _engine
-        started = LocalEngine(
-            capacity_of(
-                num_cpus=num_cpus,
-                memory=memory,
-                resources=resources,
-                object_store_memory=object_store_memory,
-                spill_dir=spill_dir,
-            )
-        )
-        use(started)
-        if not _is_registered:
-            _is_registered = True
-            atexit.register(shutdown)
-            os.register_at_fork(after_in_child=_forget)
-        return started
+    return LocalEngine(capacity_of(**options))
+
+
+def _on_grid(hub: str, token: str | None, image: str | None) -> Engine:
+    from gridcore.sdk.grid.engine import GridEngine
+    from gridcore.sdk.grid.hub import Task
+
+    token = token or os.environ.get("GRIDCORE_TOKEN", "")
+    image = image or os.environ.get("GRIDCORE_IMAGE") or None
+    return GridEngine(Task.join(hub, token, image))
+
+
+def _begin(started: Engine) -> None:
+    global _is_registered
+    use(started)
+    if not _is_registered:
+        _is_registered = True
+        atexit.register(shutdown)
+        os.register_at_fork(after_in_child=_forget)
 
 
 def _forget() -> None:

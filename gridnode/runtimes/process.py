@@ -91,6 +91,9 @@ class ProcessRuntime:
     async def start(self, order: RunOrder) -> ProcessRun:
         assert order.command, "prepare() comes first"
         passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        # "python3" is the Python that runs this agent: the SDK's calls need gridcore in it.
+        own = str(Path(sys.executable).parent)
+        passed_on["PATH"] = os.pathsep.join(filter(None, (own, passed_on.get("PATH"))))
         # A pipe of our own: asyncio's Process.wait() waits until its pipes are closed, and what the
         # program has left in the background may hold them open for ever.
         folder, output, its_end = "", -1, -1

@@ -130,12 +130,13 @@ def test_a_wait_has_an_end_and_the_call_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_call_that_has_not_begun_can_be_cancelled(tmp_path: Path) -> None:
-    @gridcore.remote(num_cpus=2)
-    def hold_all() -> None:
+    @gridcore.remote
+    def hold() -> None:
         reach(tmp_path / "holds")
         wait_for(tmp_path / "go")
 
-    held = hold_all.remote()
+    held = [hold.remote(), hold.remote()]
+    wait_reached(tmp_path / "holds", times=2)
     waits = sleep_for.remote(0, tmp_path / "never")
     depends = kill_worker_until.remote(tmp_path / "nor this", waits)  # type: ignore[arg-type]
     gridcore.cancel(waits)

@@ -281,6 +281,15 @@ class Actors:
         )  # fmt: skip
         core.place.send(process, out)
 
+    def fail_start(self, process: Peer, error: GridError) -> None:
+        """It will not come, nor would another one."""
+        actor = process.actor
+        assert actor is not None
+        if actor.process is process:
+            actor.process = None
+            actor.restarts = 0
+            self._die(actor, error)
+
     def on_done(self, process: Peer, number: int, status: int, results: list[Packed]) -> None:
         actor, core = process.actor, self._core
         assert actor is not None

@@ -56,9 +56,13 @@ class DriverEngine:
 
     # What engines differ in
 
+    def _give_out(self) -> None:
+        """What may run goes to where it can."""
+        self._core.place.give_out()
+
     def _give_out_some(self) -> None:
         """A call was submitted."""
-        self._core.place.give_out()
+        self._give_out()
 
     def _on_round(self, *, is_quiet: bool) -> None:
         """Some messages were handled, or none had come in time."""
@@ -147,7 +151,7 @@ class DriverEngine:
         with self._lock:
             self._check()
             self._core.cancel(number, force=force)
-            self._core.place.give_out()
+            self._give_out()
         self._run_callbacks()
 
     def when_done(self, number: int, callback: Callable[[], object]) -> None:
@@ -238,7 +242,7 @@ class DriverEngine:
             self._poller.handle(events)
             self._drop_released()
             self._on_round(is_quiet=not events)
-            core.place.give_out()
+            self._give_out()
         if core.fired:
             self._run_callbacks()
 

@@ -79,6 +79,8 @@ class Pump:
         self._handle = handle
         self._next_time = next_time
         self._lock = threading.Lock()
+        self._reader = 0
+        """The thread that has the lock."""
         self._handed_over = threading.Condition()
         self._waiters = 0
         self._rounds = 0
@@ -96,18 +98,17 @@ class Pump:
     def run_until(self, is_over: Callable[[], bool], timeout: float | None) -> bool:
         """Reads, or lets another thread read, until `is_over()`; False if time is over first."""
         deadline = None if timeout is None else time.monotonic() + timeout
+        if self._reader == threading.get_ident():
+            # A callback that waits for something itself: it is this thread that reads.
+            return self._read_until(is_over, deadline)
         while not is_over():
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return False
             if self._claim():
                 try:
-                    while not is_over():
-                        if deadline is not None:
-                            left = deadline - time.monotonic()
-                            if left <= 0:
-                                return False
-                        self._round(left)
+                    if not self._read_until(is_over, deadline):
+                        return False
                 finally:
                     self._release()
             else:
@@ -118,6 +119,16 @@ class Pump:
                             self._handed_over.wait(left)
                     finally:
                         self._waiters -= 1
+        return True
+
+    def _read_until(self, is_over: Callable[[], bool], deadline: float | None) -> bool:
+        left = None
+        while not is_over():
+            if deadline is not None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+            self._round(left)
         return True
 
     def look(self) -> None:
@@ -151,14 +162,20 @@ class Pump:
         os.close(self._button)
 
     def _claim(self) -> bool:
-        if self._lock.acquire(blocking=False):
-            return True
-        if self._is_background:
+        me = threading.get_ident()
+        if self._reader == me:
+            return False
+        if not self._lock.acquire(blocking=False):
+            if not self._is_background:
+                return False
             self._ring()
-            return self._lock.acquire(timeout=TICK_S)
-        return False
+            if not self._lock.acquire(timeout=TICK_S):
+                return False
+        self._reader = me
+        return True
 
     def _release(self) -> None:
+        self._reader = 0
         self._lock.release()
         if self._waiters:
             with self._handed_over:
@@ -182,7 +199,7 @@ class Pump:
             self._now.clear()
             if (seen != self._rounds and not is_needed) or not self._lock.acquire(blocking=False):
                 continue
-            self._is_background = True
+            self._is_background, self._reader = True, threading.get_ident()
             try:
                 while self._reads_in_background():
                     self._round(None)

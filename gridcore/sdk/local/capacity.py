@@ -27,11 +27,11 @@ class Capacity:
 
 def capacity_of(
     *,
-    num_cpus: object,
-    memory: int | str | None,
-    resources: Mapping[str, Any] | None,
-    object_store_memory: int | str | None,
-    spill_dir: str | None,
+    num_cpus: object = None,
+    memory: int | str | None = None,
+    resources: Mapping[str, Any] | None = None,
+    object_store_memory: int | str | None = None,
+    spill_dir: str | None = None,
 ) -> Capacity:
     if num_cpus is not None and (not isinstance(num_cpus, int) or num_cpus < 1):
         raise ValueError(f"num_cpus={num_cpus!r} must be a whole number, 1 or more")

@@ -113,13 +113,14 @@ class Incoming:
         return bytes(whole)
 
 
-def packed_from(wire: Wire, fds: list[int], refs: tuple[int, ...] = ()) -> Packed:
-    """The value of a message; its descriptor is the blob's from now on."""
+def packed_from(wire: Wire, beside: list[Any], refs: tuple[int, ...] = ()) -> Packed:
+    """The value of a message. `beside` it came descriptors, or blobs that are elsewhere; one is the
+    value's from now on."""
     if isinstance(wire, bytes):
         return Packed(wire, None, refs)
     place, size = wire
-    fd, fds[place] = fds[place], -1
-    return Packed(None, Blob(fd, size), refs)
+    found, beside[place] = beside[place], -1
+    return Packed(None, found if isinstance(found, Blob) else Blob(found, size), refs)
 
 
 def let_go(message: Message, fds: list[int]) -> None:

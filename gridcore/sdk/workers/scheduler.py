@@ -274,6 +274,10 @@ class Scheduler:
                 return f"it asks for {name}={amount:g}, and there is {have.get(name, 0):g}"
         return None
 
+    def seconds_of(self, call: Call) -> float | None:
+        """What its function took lately; None if that is not known."""
+        return self._seconds.get(call.function)
+
     def is_idle(self) -> bool:
         return not self.ready_count and not any(seat.sent for seat in self.seats.values())
 

@@ -74,6 +74,8 @@ class WorkerEngine:
         # What comes in
         self._turn = threading.Condition()
         self._is_reading = False
+        self._has_taken = False
+        """Another thread has read something that the main thread is to run."""
         self._answers: dict[int, list[Any]] = {}
         self._parts: dict[int, list[Any]] = defaultdict(list)
         self._nested: dict[int, deque[Taken]] = {}
@@ -296,6 +298,9 @@ class WorkerEngine:
     def read(self) -> None:
         """Waits until something came. For the main thread, between calls."""
         with self._turn:
+            if self._has_taken:
+                self._has_taken = False
+                return
             if self._is_reading:  # a thread that a call has left behind
                 self._turn.wait()
                 return
@@ -304,7 +309,7 @@ class WorkerEngine:
             self._receive(0)
         finally:
             with self._turn:
-                self._is_reading = False
+                self._is_reading = self._has_taken = False
                 self._turn.notify_all()
 
     def read_what_is_there(self) -> None:
@@ -408,8 +413,10 @@ class WorkerEngine:
                 self.give_back([message[1]])
                 self.flush()
             else:
+                self._has_taken = True
                 self._take(message, fds)
         elif kind in ("m", "a"):
+            self._has_taken = True
             self._take(message, fds)
         elif kind == "f":
             self.functions[message[1]] = message[2]

@@ -1,0 +1,104 @@
+"""What a run tells a driver: one letter after the other, each until it is there.
+
+First go the large values that it speaks of, then the letter, and when that is there, what follows
+from it: items whose results have arrived are done. If a step fails it is tried again, and so a
+letter may arrive twice; its number says so.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gridcore.sdk.blobs import Blob
+from gridcore.sdk.grid.keys import JobKeys
+from gridcore.sdk.grid.messages import MOST_BYTES, Part, Ticket, letter
+from gridcore.sdk.grid.resp import Bytes, ReplyError
+from gridcore.sdk.grid.values import fields_of, pieces_of
+
+RETRY_S = 0.25
+
+Command = Sequence[str | int | Bytes]
+Send = Callable[[Command, Callable[[Any], None]], None]
+Later = Callable[[float, Callable[[], None]], None]
+
+
+class Letters:
+    def __init__(self, run: str, keys: JobKeys, *, send: Send, later: Later) -> None:
+        self._run = run
+        self._keys = keys
+        self._send = send
+        self._later = later
+        self._number = 0
+        self._waiting: deque[tuple[bytes, Sequence[tuple[Ticket, Blob]]] | Callable[[], None]]
+        self._waiting = deque()
+        """Parts with their large values, and what is to be done when those before have arrived."""
+        self._is_sending = False
+        self._left = 0
+
+    def add(self, part: Part, values: Sequence[tuple[Ticket, Blob]] = ()) -> None:
+        self._waiting.append((part.encoded(), values))
+
+    def then(self, call: Callable[[], None]) -> None:
+        self._waiting.append(call)
+
+    @property
+    def are_all_there(self) -> bool:
+        return not (self._waiting or self._is_sending)
+
+    def flush(self) -> None:
+        if self._is_sending or not self._waiting:
+            return
+        parts: list[bytes] = []
+        values: list[tuple[Ticket, Blob]] = []
+        then: list[Callable[[], None]] = []
+        size = 0
+        while self._waiting and size < MOST_BYTES:
+            next_one = self._waiting.popleft()
+            if callable(next_one):
+                then.append(next_one)
+            else:
+                parts.append(next_one[0])
+                values += next_one[1]
+                size += len(next_one[0])
+        self._is_sending = True
+        self._number += 1
+        data = letter(self._run, self._number, parts)
+        self._send_values(values, lambda: self._send_letter(data, then))
+
+    def _send_values(self, values: Sequence[tuple[Ticket, Blob]], then: Callable[[], None]) -> None:
+        commands: list[Command] = [
+            ("HSET", self._keys.values, field, piece)
+            for ticket, blob in values
+            for field, piece in zip(fields_of(ticket), pieces_of(blob), strict=True)
+        ]
+        if not commands:
+            then()
+            return
+        self._left = len(commands)
+        for command in commands:
+            self._until_done(command, lambda: self._one_less(then))
+
+    def _one_less(self, then: Callable[[], None]) -> None:
+        self._left -= 1
+        if self._left == 0:
+            then()
+
+    def _send_letter(self, data: bytes, then: Sequence[Callable[[], None]]) -> None:
+        def arrived() -> None:
+            self._is_sending = False
+            for call in then:
+                call()
+            self.flush()
+
+        self._until_done(("XADD", self._keys.up, "*", "l", data), arrived)
+
+    def _until_done(self, command: Command, then: Callable[[], None]) -> None:
+        def answered(reply: Any) -> None:
+            if isinstance(reply, ReplyError):
+                self._later(RETRY_S, lambda: self._until_done(command, then))
+            else:
+                then()
+
+        self._send(command, answered)

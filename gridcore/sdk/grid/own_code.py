@@ -1,0 +1,67 @@
+"""Modules of the user's own, which no container has: what is defined there travels by value, as
+what is defined in the main file does."""
+
+from __future__ import annotations
+
+import site
+import sys
+import sysconfig
+from pathlib import Path
+from types import ModuleType
+
+from gridcore.sdk.packing import send_by_value
+
+_ELSEWHERE = tuple(
+    str(Path(folder).resolve())
+    for folder in {
+        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+        *site.getsitepackages(),
+        site.getusersitepackages(),
+    }
+)
+
+
+class OwnCode:
+    """While there is a grid engine."""
+
+    def __init__(self) -> None:
+        self._registered: dict[str, ModuleType] = {}
+        self._seen = 0
+
+    def look(self) -> None:
+        """Modules may have been imported since."""
+        if len(sys.modules) == self._seen:
+            return
+        self._seen = len(sys.modules)
+        import cloudpickle
+
+        for module in _own_modules():
+            if module.__name__ not in self._registered:
+                self._registered[module.__name__] = module
+                cloudpickle.register_pickle_by_value(module)
+        send_by_value(self._registered)
+
+    def forget(self) -> None:
+        import cloudpickle
+
+        for module in self._registered.values():
+            cloudpickle.unregister_pickle_by_value(module)
+        self._registered.clear()
+        send_by_value(())
+
+
+def _own_modules() -> list[ModuleType]:
+    """Those in use that are neither Python's, nor an installed package's, nor ours."""
+    return [
+        module
+        for name, module in list(sys.modules.items())
+        if name != "__main__" and name.partition(".")[0] != "gridcore" and _is_own(module)
+    ]
+
+
+def _is_own(module: ModuleType) -> bool:
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str):
+        return False
+    path = str(Path(file).resolve())
+    return not path.startswith(_ELSEWHERE) and "site-packages" not in path

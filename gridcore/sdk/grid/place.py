@@ -1,0 +1,521 @@
+"""Where calls run on a grid: each is an item that some container takes, has run, and answers.
+
+A call is *pushed* until its result is here, wherever it may be by then; what comes for a call that
+is over is dropped. A *run* is a container at work for this driver. It is known from its first
+letter on, and taken for gone after RUN_SILENT_S without any: what it held is let go then, its
+actors have died, and its calls come back by themselves, since their items were only leased to it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from gridcore.sdk.driver.core import Core
+from gridcore.sdk.driver.records import DRIVER, Actor, CallRecord, Peer
+from gridcore.sdk.engine import Exported
+from gridcore.sdk.errors import OutOfMemory, TaskTimeout, VersionMismatch, WorkerDied
+from gridcore.sdk.grid import messages
+from gridcore.sdk.grid.messages import ACTOR, CALL, LATE, PYTHON, Item, Part, Ticket
+from gridcore.sdk.grid.values import StoredBlob
+from gridcore.sdk.outcomes import packed_error
+from gridcore.sdk.packing import Packed
+from gridcore.sdk.workers.endings import how_it_ended
+from gridcore.sdk.workers.frames import Message, Outgoing, packed_from
+from gridcore.sdk.workers.scheduler import READY, SENT, Call, Need
+
+MOST_PUSHED = 5_000
+"""Items of one driver in the queue and at work: enough for a thousand cores with short calls, and
+few enough that a call of high priority need not wait for long."""
+
+MOST_PUSHED_BYTES = 64 * 1024 * 1024
+
+ITEMS_AT_ONCE = 1000
+
+RUN_SILENT_S = 45.0
+"""More than a node's lease, after which its items come back."""
+
+
+class Sends(Protocol):
+    """What a place needs of the store."""
+
+    def push(self, items: Sequence[bytes], *, first: bool = False) -> None: ...
+    def take_back(self, item: bytes) -> None: ...
+    def order(self, run: str, data: bytes) -> None: ...
+    def put_function(self, exported: Exported) -> None: ...
+    def close(self) -> None: ...
+
+
+class GridWorker(Peer):
+    """A worker process in some container: a seat of calls, or an actor."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.run: str | None = None
+        """None until it has said hello."""
+        self.worker = 0
+        """Its number in the run."""
+
+
+class _Run:
+    def __init__(self, now: float) -> None:
+        self.heard_at = now
+        self.last_letter = 0
+        self.orders = 0
+        self.parts: list[bytes] = []
+        self.part_bytes = 0
+        self.peers: dict[int, GridWorker] = {}
+        """Those that have said something besides results."""
+        self.started: dict[int, int] = {}
+        """Calls that run there for a while already, and in which of its workers."""
+
+
+class _Pushed:
+    """A call or an actor that some container is to take, or has taken."""
+
+    __slots__ = ("attempt", "call", "is_first", "item", "peer")
+
+    def __init__(
+        self,
+        item: bytes,
+        attempt: int,
+        *,
+        is_first: bool,
+        call: CallRecord | None = None,
+        peer: GridWorker | None = None,
+    ) -> None:
+        self.item = item
+        self.attempt = attempt
+        self.is_first = is_first
+        self.call = call
+        self.peer = peer
+
+
+class GridOutgoing(Outgoing):
+    def wire(self, packed: Packed) -> Any:
+        if packed.blob is None:
+            return packed.data
+        self.kept.append(packed.blob)
+        return len(self.kept) - 1, packed.blob.size
+
+    @property
+    def tickets(self) -> list[Ticket]:
+        return [blob.ticket for blob in self.kept if isinstance(blob, StoredBlob)]
+
+
+class GridPlace:
+    how_to_get_more = "Ask for less: on a grid every call has one core of its container"
+
+    def __init__(
+        self,
+        core: Core,
+        store: Sends,
+        job: str,
+        *,
+        now: Callable[[], float],
+        stored: Callable[[Ticket], StoredBlob],
+    ) -> None:
+        """`stored`: the value of a ticket, which is this driver's from now on."""
+        self._core = core
+        self._store = store
+        self._job = job
+        self._now = now
+        self._stored = stored
+        self.most_memory: int | None = None
+        """Of the container that has most of it; None if that is not known."""
+        self._ready: list[tuple[int, int, CallRecord]] = []
+        self._next_last = itertools.count(1)
+        self._next_first = itertools.count(-1, -1)
+        self._attempts: dict[int, int] = defaultdict(int)
+        self._pushed: dict[int, _Pushed] = {}
+        self._pushed_bytes = 0
+        self._peers = itertools.count(1)
+        self._runs: dict[str, _Run] = {}
+        self._to_order: dict[str, _Run] = {}
+
+    # Calls of functions
+
+    def lack(self, need: Need) -> str | None:
+        if need.cpus > 1:
+            return f"it asks for num_cpus={need.cpus:g}, and a container has one"
+        if self.most_memory is not None and need.memory > self.most_memory:
+            return (
+                f"it asks for memory={need.memory:,}, and the largest container has"
+                f" {self.most_memory:,} bytes"
+            )
+        if need.resources:
+            name, amount = need.resources[0]
+            return f"it asks for {name}={amount:g}, and nodes of a grid have no resources of a name"
+        return None
+
+    def add(self, call: CallRecord, *, first: bool = False) -> None:
+        call.state = READY
+        # What a call waits for goes before what nobody waits for: so recursion stays narrow.
+        is_first = first or call.caller != DRIVER or call.priority > 0
+        order = next(self._next_first if is_first else self._next_last)
+        heapq.heappush(self._ready, (-call.priority, order, call))
+
+    def drop(self, call: CallRecord) -> None:
+        pushed = self._forget(call.number)
+        if pushed is not None:
+            # Nodes have taken some items that no run has begun with.
+            self._store.take_back(pushed.item)
+            for name in self._runs:
+                self._order(name, Part(0, [("forget", call.number)], []))
+        call.state = SENT  # wherever it stands in line, it is passed over
+
+    def where(self, call: CallRecord) -> GridWorker | None:
+        for name, run in self._runs.items():
+            worker = run.started.get(call.number)
+            if worker is not None:
+                return self._peer(name, run, worker)
+        return None
+
+    def give_out(self) -> None:
+        ready = self._ready
+        while ready and len(self._pushed) < MOST_PUSHED and self._pushed_bytes < MOST_PUSHED_BYTES:
+            items: list[bytes] = []
+            first = ready[0][1] < 0
+            while ready and (ready[0][1] < 0) is first and len(items) < ITEMS_AT_ONCE:
+                call = heapq.heappop(ready)[2]
+                if call.state == READY:
+                    items.append(self._item_of(call, is_first=first))
+            if items:
+                self._store.push(items, first=first)
+        self._send_orders()
+
+    def _item_of(self, call: CallRecord, *, is_first: bool) -> bytes:
+        call.state = SENT
+        self._store.put_function(call.exported)
+        out = GridOutgoing()
+        arguments = call.arguments
+        wire = out.wire(arguments.packed)
+        values = self._core.values_of(arguments, out) if arguments.numbers else ()
+        self._attempts[call.number] += 1
+        attempt = self._attempts[call.number]
+        item = Item(
+            job=self._job,
+            kind=CALL,
+            number=call.number,
+            attempt=attempt,
+            python=PYTHON,
+            function=call.exported.id,
+            name=call.name,
+            arguments=wire,
+            places=arguments.places,
+            values=values,
+            num_returns=len(call.results),
+            timeout=call.timeout,
+            memory=call.need.memory,
+            cpus=call.need.cpus,
+            tickets=tuple(out.tickets),
+        ).encoded()
+        self._pushed[call.number] = _Pushed(item, attempt, is_first=is_first, call=call)
+        self._pushed_bytes += len(item)
+        return item
+
+    def _forget(self, number: int) -> _Pushed | None:
+        pushed = self._pushed.pop(number, None)
+        if pushed is not None:
+            self._pushed_bytes -= len(pushed.item)
+        return pushed
+
+    def push_again(self) -> None:
+        """Redis may have lost items, or runners have dropped them: what runs twice counts once."""
+        at_work = {number for run in self._runs.values() for number in run.started}
+        for number, pushed in self._pushed.items():
+            if pushed.call is not None:
+                self._store.put_function(pushed.call.exported)
+            if number not in at_work and (pushed.peer is None or pushed.peer.run is None):
+                self._store.push([pushed.item], first=pushed.is_first)
+
+    # Workers
+
+    def start(self, actor: Actor) -> GridWorker:
+        peer = GridWorker(-next(self._peers))
+        peer.actor = actor
+        made_by = actor.created_by
+        assert made_by is not None
+        self._store.put_function(made_by.exported)
+        item = Item(
+            job=self._job, kind=ACTOR, number=peer.number, attempt=1, python=PYTHON,
+            name=made_by.name, function=made_by.exported.id,
+            memory=actor.need.memory, cpus=actor.need.cpus,
+        ).encoded()  # fmt: skip
+        # Others may wait for it already.
+        self._pushed[peer.number] = _Pushed(item, 1, is_first=True, peer=peer)
+        self._pushed_bytes += len(item)
+        self._store.push([item], first=True)
+        return peer
+
+    def end(self, peer: Peer) -> None:
+        assert isinstance(peer, GridWorker)
+        if peer.run is not None:
+            self._order(peer.run, Part(peer.worker, [("end",)], []))
+            return
+        pushed = self._forget(peer.number)
+        if pushed is not None:
+            self._store.take_back(pushed.item)
+            self._core.actors.on_exit(peer, how_it_ended(None, peer.end))
+
+    def dismiss(self, peer: Peer) -> None:
+        assert isinstance(peer, GridWorker)
+        if peer.run is None:
+            self.end(peer)
+        else:
+            self._order(peer.run, Part(peer.worker, [("leave",)], []))
+
+    def tell(self, peer: Peer, message: Message) -> None:
+        assert isinstance(peer, GridWorker)
+        if peer.run is not None:
+            self._order(peer.run, Part(peer.worker, [("tell", message)], []))
+
+    def outgoing(self) -> GridOutgoing:
+        return GridOutgoing()
+
+    def send(self, peer: Peer, out: Outgoing) -> None:
+        assert isinstance(peer, GridWorker)
+        assert isinstance(out, GridOutgoing)
+        if peer.run is not None:
+            self._order(peer.run, Part(peer.worker, [("pass", *out.messages)], out.tickets))
+
+    def _order(self, name: str, part: Part) -> None:
+        run = self._runs.get(name)
+        if run is not None:
+            data = part.encoded()
+            run.parts.append(data)
+            run.part_bytes += len(data)
+            self._to_order[name] = run
+            if run.part_bytes >= messages.MOST_BYTES:
+                self._send_order(name, run)
+
+    def _send_orders(self) -> None:
+        for name, run in self._to_order.items():
+            if run.parts:
+                self._send_order(name, run)
+        self._to_order = {}
+
+    def _send_order(self, name: str, run: _Run) -> None:
+        run.orders += 1
+        self._store.order(name, messages.order(run.orders, run.parts))
+        run.parts, run.part_bytes = [], 0
+
+    # What they say
+
+    def on_letter(
+        self, data: bytes, on_message: Callable[[Peer, Message, list[Any]], None]
+    ) -> None:
+        name, number, parts = messages.read_letter(data)
+        run = self._runs.get(name)
+        if run is None:
+            run = self._runs[name] = _Run(self._now())
+        run.heard_at = self._now()
+        if number <= run.last_letter:
+            return  # it was sent again
+        run.last_letter = number
+        for part in parts:
+            beside: list[Any] = [self._stored(ticket) for ticket in part.tickets]
+            for message in part.messages:
+                handler = _HANDLERS.get(message[0])
+                if handler is not None:
+                    handler(self, name, run, part.worker, message, beside)
+                    continue
+                on_message(self._peer(name, run, part.worker), message, beside)
+
+    def _peer(self, name: str, run: _Run, worker: int) -> GridWorker:
+        peer = run.peers.get(worker)
+        if peer is None:
+            peer = run.peers[worker] = GridWorker(worker)
+            peer.run, peer.worker = name, worker
+        return peer
+
+    def _on_over(
+        self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
+    ) -> None:
+        del name, worker
+        _, number, attempt, status, wires, refs = message
+        run.started.pop(number, None)
+        pushed = self._pushed.get(number)
+        if pushed is None or pushed.call is None or (status != 0 and attempt != pushed.attempt):
+            return  # it is over already, or begun anew
+        call = pushed.call
+        self._forget(number)
+        results = [
+            packed_from(wire, beside, refs[place] if refs else ())
+            for place, wire in enumerate(wires)
+        ]
+        if status == LATE:
+            self._late(call)
+        else:
+            self._core.over(call, status, results)
+        if call.state != READY:
+            self._attempts.pop(number, None)
+
+    def _late(self, call: CallRecord) -> None:
+        if call.ends_as is None:
+            call.is_late = True
+            call.ends_as = packed_error(
+                TaskTimeout(
+                    f"Running {call.name}",
+                    cause=f"it took longer than its timeout of {call.timeout:g} s",
+                    next_step="Give it more time, or less to do",
+                )
+            )
+        self._core.stopped(call)
+
+    def _on_died(
+        self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
+    ) -> None:
+        del name, worker, beside
+        _, number, attempt, how, is_out_of_memory = message
+        run.started.pop(number, None)
+        pushed = self._pushed.get(number)
+        if pushed is not None and pushed.call is not None and attempt == pushed.attempt:
+            self._forget(number)
+            self._core.lost(pushed.call, _died(pushed.call.name, how, is_out_of_memory))
+
+    def _on_refused(
+        self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
+    ) -> None:
+        """The container cannot run what this driver sends."""
+        del name, run, worker, beside
+        _, number, why, next_step = message
+        pushed = self._forget(number)
+        if pushed is None:
+            return
+        if pushed.call is not None:
+            error = VersionMismatch(f"Running {pushed.call.name}", cause=why, next_step=next_step)
+            self._core.fail(pushed.call, error)
+        elif pushed.peer is not None:
+            self._core.actors.fail_start(
+                pushed.peer,
+                VersionMismatch("Starting an actor", cause=why, next_step=next_step),
+            )
+
+    def _on_started(
+        self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
+    ) -> None:
+        del beside
+        for number in message[1]:
+            pushed = self._pushed.get(number)
+            if pushed is None or (pushed.call is not None and pushed.call.ends_as is not None):
+                self._order(name, Part(worker, [("tell", ("x", number))], []))
+            else:
+                run.started[number] = worker
+
+    def _on_hello(
+        self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
+    ) -> None:
+        del beside
+        _, token, pid = message
+        pushed = self._pushed.get(token)
+        peer = pushed.peer if pushed is not None else None
+        if peer is not None and peer.run is not None:
+            # Its item has come back, so whoever had it is lost.
+            self._gone(peer, f"was lost with its node ({peer.run})")
+            peer = None
+        if peer is None:
+            self._order(name, Part(worker, [("end",)], []))
+            return
+        peer.run, peer.worker, peer.pid = name, worker, pid
+        run.peers[worker] = peer
+        self._core.actors.on_hello(peer)
+
+    def _on_exit(
+        self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
+    ) -> None:
+        del name, beside
+        _, code, token = message
+        peer = run.peers.get(worker)
+        pushed = self._pushed.get(token)
+        if peer is None and pushed is not None and pushed.peer is not None:
+            # An actor's worker that has ended before it had begun.
+            peer = pushed.peer if pushed.peer.run is None else None
+        if peer is not None:
+            self._gone(peer, how_it_ended(code, peer.end))
+
+    def _on_alive(
+        self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
+    ) -> None:
+        """No more than that."""
+
+    def _gone(self, peer: GridWorker, how: str) -> None:
+        run = self._runs.get(peer.run or "")
+        if run is not None:
+            run.peers.pop(peer.worker, None)
+        if peer.actor is not None:
+            self._forget(peer.number)
+            self._core.actors.on_exit(peer, how)
+        self._core.peer_gone(peer)
+
+    def look_for_lost_runs(self, heard_at: float) -> None:
+        """`heard_at`: until when letters would have come here."""
+        for name, run in list(self._runs.items()):
+            if heard_at - run.heard_at > RUN_SILENT_S:
+                for peer in list(run.peers.values()):
+                    self._gone(peer, "was lost with its node")
+                del self._runs[name]
+                self._to_order.pop(name, None)
+
+    def on_dead_letter(self, item: Item, why: str, *, is_out_of_memory: bool) -> None:
+        """The fleet has given it up: containers died of it, or with it, too often."""
+        pushed = self._forget(item.number)
+        if pushed is None:
+            return
+        if pushed.call is not None:
+            self._core.lost(pushed.call, _died(item.name, why, is_out_of_memory))
+        elif pushed.peer is not None:
+            self._core.actors.on_exit(pushed.peer, why)
+
+    @property
+    def runs(self) -> Sequence[str]:
+        """Containers at work for this driver."""
+        return tuple(self._runs)
+
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self._pushed or self._ready)
+
+    # Those are a run's affair
+
+    def came(self, peer: Peer) -> None: ...
+
+    def on_done(
+        self, peer: Peer, number: int, seconds: float, status: int, results: list[Packed]
+    ) -> None: ...
+
+    def on_given_back(self, peer: Peer, numbers: Sequence[int]) -> None: ...
+
+    def waits(self, peer: Peer, token: int, for_calls: Iterable[Call]) -> None: ...
+
+    def goes_on(self, peer: Peer, token: int) -> None: ...
+
+    def reserve(self, need: Need) -> None: ...
+
+    def unreserve(self, need: Need) -> None: ...
+
+    def shutdown(self) -> None:
+        self._store.close()
+
+
+def _died(name: str, how: str, is_out_of_memory: bool) -> WorkerDied:
+    kind = OutOfMemory if is_out_of_memory else WorkerDied
+    return kind(
+        f"Running {name}",
+        cause=how,
+        next_step="It was tried as often as max_retries allows",
+    )
+
+
+_HANDLERS: dict[str, Callable[[GridPlace, str, _Run, int, Message, list[Any]], None]] = {
+    "over": GridPlace._on_over,
+    "died": GridPlace._on_died,
+    "refused": GridPlace._on_refused,
+    "started": GridPlace._on_started,
+    "hello": GridPlace._on_hello,
+    "exit": GridPlace._on_exit,
+    "alive": GridPlace._on_alive,
+}

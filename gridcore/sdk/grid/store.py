@@ -1,0 +1,328 @@
+"""The driver's two connections to the task's Redis: one for what it sends, one that waits for
+letters. While Redis is away what is sent waits, and goes out again on the next connection."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from importlib import resources
+from typing import Any
+
+from gridcore.backoff import full_jitter_s
+from gridcore.lease_queue.keys import QueueKeys
+from gridcore.lease_queue.times import PRODUCER_FORGOTTEN_S
+from gridcore.redis_urls import hide_password
+from gridcore.sdk.blobs import Blob
+from gridcore.sdk.driver.pump import Poller
+from gridcore.sdk.engine import Exported
+from gridcore.sdk.grid.keys import ALIVE_S, BEAT_S, KEPT_S, JobKeys
+from gridcore.sdk.grid.letters import Command
+from gridcore.sdk.grid.link import Link
+from gridcore.sdk.grid.messages import Ticket
+from gridcore.sdk.grid.resp import ReplyError
+from gridcore.sdk.grid.values import fields_of, joined, pieces_of
+from gridcore.sdk.grid.versions import function_field, with_versions
+
+LETTERS_AT_ONCE = 500
+
+LISTEN_S = 10.0
+"""Of one XREAD: a connection that has died in silence is found out by the next."""
+
+SILENT_S = LISTEN_S + 10.0
+
+RETRY_S = 0.5
+"""Redis is there and refuses: it is loading, or full."""
+
+LONGEST_PAUSE_S = 5.0
+
+_log = logging.getLogger("gridcore")
+
+
+class Store:
+    def __init__(
+        self,
+        url: str,
+        queue: str,
+        job: str,
+        *,
+        poller: Poller,
+        on_letter: Callable[[bytes], None],
+        on_forgotten: Callable[[], None],
+    ) -> None:
+        """`on_forgotten`: Redis may have lost something of this job."""
+        self.keys = JobKeys(queue, job)
+        self._url = url
+        self._queue = queue
+        self._job = job
+        self._poller = poller
+        self._on_letter = on_letter
+        self._on_forgotten = on_forgotten
+        self._queue_keys = QueueKeys(queue)
+        self._calls = Link(url, wants_to_write=lambda on: self._also_write(self._calls, on))
+        self._letters = Link(url, wants_to_write=lambda on: self._also_write(self._letters, on))
+        self._last_read = b"0-0"
+        self._trimmed = b"0-0"
+        self._heard_at = 0.0
+        self._beat_at = 0.0
+        self._has_beaten = False
+        self._server = b""
+        self._attempt = 0
+        self._connect_at = 0.0
+        self._later: list[tuple[float, Callable[[], None]]] = []
+        self._functions: set[bytes] = set()
+
+    def start(self) -> None:
+        """Raises OSError if Redis cannot be reached."""
+        for link in (self._calls, self._letters):
+            self._connect(link)
+        # Before any item: nobody works for a driver that is not there.
+        self._beat(time.monotonic())
+        self._read_on()
+
+    def close(self) -> None:
+        """The job is over, and so is all that it has in Redis."""
+        if self._calls.is_connected:
+            for command in (
+                ("EVAL", _LEAVE, 1, self._queue_keys.producers, self._job),
+                ("UNLINK", self.keys.alive, self.keys.up, self.keys.values),
+            ):
+                self._calls.send(command, _ignore)
+            deadline = time.monotonic() + 1.0
+            while self._calls.unanswered and time.monotonic() < deadline:
+                try:
+                    self._calls.flush()
+                    self._calls.receive()
+                except OSError:
+                    break
+                time.sleep(0.001)
+        for link in (self._calls, self._letters):
+            self._disconnect(link)
+
+    @property
+    def is_connected(self) -> bool:
+        return self._calls.is_connected and self._letters.is_connected
+
+    @property
+    def heard_at(self) -> float:
+        """When the last letters, or the word that there are none, came."""
+        return self._heard_at
+
+    # What is sent
+
+    def push(self, items: Sequence[bytes], *, first: bool = False) -> None:
+        """To the end of the queue, or to where the next item is taken from."""
+        command = "RPUSH" if first else "LPUSH"
+        ordered = list(reversed(items)) if first else list(items)
+        self._send((command, self._queue, *ordered))
+
+    def take_back(self, item: bytes) -> None:
+        """If nobody has it yet."""
+        self._send(("LREM", self._queue, 1, item))
+
+    def order(self, run: str, data: bytes) -> None:
+        key = self.keys.to(run)
+        self._send(("XADD", key, "*", "o", data))
+
+    def expire(self, run: str) -> None:
+        self._send(("EXPIRE", self.keys.to(run), KEPT_S))
+
+    def put_function(self, exported: Exported) -> None:
+        if exported.id not in self._functions:
+            self._functions.add(exported.id)
+            data = with_versions(exported)
+            self._send(("HSET", self.keys.values, function_field(exported.id), data))
+
+    def put(self, name: str, blob: Blob) -> Ticket:
+        ticket = (name, blob.size)
+        for field, piece in zip(fields_of(ticket), pieces_of(blob), strict=True):
+            self._send(("HSET", self.keys.values, field, piece))
+        self.flush()
+        return ticket
+
+    def fetch(self, ticket: Ticket, then: Callable[[Blob | Exception], None]) -> None:
+        fields = fields_of(ticket)
+        found: list[bytes | None] = []
+
+        def got(reply: Any) -> None:
+            found.append(reply)
+            if len(found) == len(fields):
+                try:
+                    blob: Blob | Exception = joined(ticket, found)
+                except Exception as error:  # noqa: BLE001 - it is for who waits for the value
+                    blob = error
+                then(blob)
+
+        for field in fields:
+            self._send(("HGET", self.keys.values, field), got)
+        self.flush()
+
+    def drop(self, tickets: Sequence[Ticket]) -> None:
+        fields = [field for ticket in tickets for field in fields_of(ticket)]
+        if fields:
+            self._send(("HDEL", self.keys.values, *fields))
+
+    def flush(self) -> None:
+        try:
+            self._calls.flush()
+        except OSError as error:
+            self._broke(self._calls, error)
+
+    def _send(self, command: Command, then: Callable[[Any], None] | None = None) -> None:
+        def answered(reply: Any) -> None:
+            if isinstance(reply, ReplyError) and not str(reply).startswith("NOSCRIPT"):
+                _log.warning("the grid's Redis refuses %s (%s): trying again", command[0], reply)
+                self._later.append((time.monotonic() + RETRY_S, lambda: self._send(command, then)))
+                return
+            if then is not None:
+                then(reply)
+
+        self._calls.send(command, answered)
+
+    # What comes with time
+
+    def tick(self, now: float) -> None:
+        if not self.is_connected:
+            if now >= self._connect_at:
+                self._connect_again(now)
+            return
+        if now - self._heard_at > SILENT_S:
+            self._broke(self._letters, TimeoutError(f"silent for {SILENT_S:g} s"))
+            return
+        due = [entry for entry in self._later if entry[0] <= now]
+        if due:
+            self._later = [entry for entry in self._later if entry[0] > now]
+            for _, again in due:
+                again()
+        if now - self._beat_at >= BEAT_S:
+            self._beat(now)
+        self.flush()
+
+    def next_time(self) -> float:
+        at = self._beat_at + BEAT_S if self.is_connected else self._connect_at
+        return min([at, *(entry[0] for entry in self._later)])
+
+    def _beat(self, now: float) -> None:
+        self._beat_at = now
+        keys = self.keys
+        is_first, self._has_beaten = not self._has_beaten, True
+
+        def was_alive(before: Any) -> None:
+            if before is None and not is_first:
+                self._functions.clear()
+                self._on_forgotten()
+
+        self._send(("SET", keys.alive, b"1", "EX", ALIVE_S, "GET"), was_alive)
+        producers, stats = self._queue_keys.producers, self._queue_keys.stats
+        forgotten_ms = int(PRODUCER_FORGOTTEN_S * 1000)
+        self._send(("EVAL", _PRODUCE, 2, producers, stats, self._job, forgotten_ms))
+        for key in (keys.up, keys.values):
+            self._send(("EXPIRE", key, KEPT_S))
+        if self._trimmed != self._last_read:
+            self._trimmed = self._last_read
+            self._send(("XTRIM", keys.up, "MINID", _after(self._last_read)))
+
+    # Letters
+
+    def _read_on(self) -> None:
+        self._letters.send(
+            (
+                "XREAD", "COUNT", LETTERS_AT_ONCE, "BLOCK", int(LISTEN_S * 1000),
+                "STREAMS", self.keys.up, self._last_read,
+            ),
+            self._came,
+        )  # fmt: skip
+        self._letters.flush()
+
+    def _came(self, reply: Any) -> None:
+        self._heard_at = time.monotonic()
+        if isinstance(reply, ReplyError):
+            _log.warning("the grid's Redis refuses to be read (%s): trying again", reply)
+            self._later.append((self._heard_at + RETRY_S, self._read_on))
+            return
+        for _, entries in reply or ():
+            for entry, fields in entries:
+                self._on_letter(fields[1])
+                self._last_read = entry
+        self._read_on()
+
+    # Connections
+
+    def _connect(self, link: Link) -> None:
+        link.connect()
+        self._poller.watch(link.fileno(), lambda can_read: self._ready(link, can_read))
+        if link is self._calls:
+            link.send(("INFO", "server"), self._met)
+        else:
+            self._heard_at = time.monotonic()
+
+    def _met(self, info: Any) -> None:
+        if not isinstance(info, bytes):
+            return
+        server = next((line for line in info.split() if line.startswith(b"run_id:")), b"")
+        before, self._server = self._server, server
+        if before and before != server:
+            # It may have lost its last second.
+            self._functions.clear()
+            self._on_forgotten()
+
+    def _ready(self, link: Link, can_read: bool) -> None:
+        try:
+            if can_read:
+                link.receive()
+            link.flush()
+        except OSError as error:
+            self._broke(link, error)
+
+    def _broke(self, link: Link, error: OSError) -> None:
+        self._disconnect(link)
+        self._connect_at = time.monotonic()
+        if self._attempt == 0:
+            _log.warning(
+                "the grid's Redis (%s) cannot be reached (%s): calls wait until it is back",
+                hide_password(self._url),
+                error,
+            )
+
+    def _connect_again(self, now: float) -> None:
+        try:
+            for link in (self._calls, self._letters):
+                if not link.is_connected:
+                    self._connect(link)
+        except OSError as error:
+            self._attempt += 1
+            pause = full_jitter_s(self._attempt, first_s=0.1, most_s=LONGEST_PAUSE_S)
+            self._connect_at = now + pause
+            if self._attempt == 1:
+                _log.warning("it is still away (%s)", error)
+            return
+        if self._attempt:
+            _log.warning("the grid's Redis is back")
+        self._attempt = 0
+
+    def _disconnect(self, link: Link) -> None:
+        if link.is_connected:
+            self._poller.forget(link.fileno())
+            link.close()
+
+    def _also_write(self, link: Link, wanted: bool) -> None:
+        if link.is_connected:
+            self._poller.also_write(link.fileno(), wanted)
+
+
+def _ignore(reply: Any) -> None:
+    del reply
+
+
+def _after(entry: bytes) -> bytes:
+    milliseconds, _, number = entry.partition(b"-")
+    return b"%b-%d" % (milliseconds, int(number) + 1)
+
+
+def _script(name: str) -> str:
+    return (
+        resources.files("gridcore.lease_queue.scripts").joinpath(f"{name}.lua").read_text("utf-8")
+    )
+
+
+_PRODUCE, _LEAVE = _script("produce"), _script("leave")
