@@ -342,8 +342,7 @@ class Desk:
             may_take=may_take,
         )
         self._waiting[conversation] = pop
-        if not work.is_busy and self.idle_since_s is None:
-            self.idle_since_s = self.outside.now_s()
+        self._note_whether_idle()
         if self._is_draining:
             pop.is_over = True
             return None
@@ -448,6 +447,11 @@ class Desk:
     def _look_again(self) -> None:
         if self._waiting:
             self.stock.look_again()
+            self._note_whether_idle()
+
+    def _note_whether_idle(self) -> None:
+        if self.is_idle and self.idle_since_s is None:
+            self.idle_since_s = self.outside.now_s()
 
     # --- pushes
 

@@ -457,6 +457,26 @@ def test_with_ack_exit_a_suspect_waits_for_the_next_run(outside: FakeOutside) ->
     assert Peer(next_run, logged_in=True).ask(f"RPOP {QUEUE}") == [b"suspect-0"]
 
 
+def test_who_asked_for_more_before_his_item_was_done_is_idle_from_then_on(
+    outside: FakeOutside,
+) -> None:
+    """A program with ack = "explicit" that asks for the next item while it works on one: what it
+    had asked for when it was busy never counted as asked in vain, and its container stayed."""
+    desk = make_desk([b"a"], outside=outside, ack="explicit")
+    worker, taker = Peer(desk, logged_in=True), Peer(desk, logged_in=True)
+    assert worker.ask(f"LMOVE {QUEUE} own RIGHT LEFT") == [b"a"]
+    assert taker.ask(f"BLMOVE {QUEUE} own RIGHT LEFT 0") == []
+    outside.pass_time(100)
+    assert [desk.idle_since_s] == [None]
+
+    assert worker.ask("LREM own 1 a") == [1]
+
+    assert desk.idle_since_s == outside.clock_s
+    desk.stock.taken("R", leases(b"b"), take=1, is_exhausted=False)
+    assert taker.replies() == [b"b"]
+    assert [desk.idle_since_s] == [None]
+
+
 # --- acknowledged at the end
 
 
