@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gridcore.sdk.errors import TaskError as TaskError
     from gridcore.sdk.errors import TaskTimeout as TaskTimeout
     from gridcore.sdk.errors import WorkerDied as WorkerDied
+    from gridcore.sdk.executor import Executor as Executor
     from gridcore.sdk.functions import RemoteFunction as RemoteFunction
     from gridcore.sdk.refs import ObjectRef as ObjectRef
     from gridcore.sdk.session import init as init
@@ -46,6 +47,7 @@ _HOMES = {
     "ActorClass": "actors",
     "ActorDied": "errors",
     "ActorHandle": "actors",
+    "Executor": "executor",
     "GetTimeout": "errors",
     "GridError": "errors",
     "ObjectRef": "refs",

@@ -7,6 +7,7 @@
     binding       whether arguments fit
     refs          `ObjectRef`
     collecting    `get`, `put`, `wait`, `as_completed`, `gather`, `cancel`
+    executor      `Executor`, as the standard library has them
     session       `init`, `shutdown`, and the engine of this process
     engine        the seam below which calls run
     exporting     functions and arguments as engines take them

@@ -42,7 +42,7 @@ class ActorClass(Generic[T]):
         self.__qualname__ = kind.__qualname__
         self.__module__ = kind.__module__
 
-    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle[T]:
+    def remote(self, /, *args: Any, **kwargs: Any) -> ActorHandle[T]:
         """Makes an actor. Raises TypeError if the arguments do not fit, ValueError if its name is
         taken; what its constructor raises comes with ActorDied from its methods."""
         self._check(args, kwargs)
@@ -56,7 +56,7 @@ class ActorClass(Generic[T]):
         )
         return ActorHandle(number, self._name, methods, engine)
 
-    def local(self, *args: Any, **kwargs: Any) -> T:
+    def local(self, /, *args: Any, **kwargs: Any) -> T:
         """An instance here, as if the class were not decorated."""
         return self._kind(*args, **kwargs)
 
@@ -127,7 +127,7 @@ class ActorMethod:
         self._name = name
         self._options = options
 
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
+    def remote(self, /, *args: Any, **kwargs: Any) -> Any:
         """A reference to what the method returns. What one caller calls runs in its order."""
         handle = self._handle
         engine = handle._engine

@@ -29,7 +29,7 @@ class RemoteFunction(Generic[P, R]):
         self._exported: Exported | None = None
         functools.update_wrapper(self, function)
 
-    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
+    def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
         """Calls it elsewhere. Raises TypeError if the arguments do not fit.
 
         With `num_returns` other than 1 it returns a list of references, or none.
@@ -43,7 +43,7 @@ class RemoteFunction(Generic[P, R]):
         refs: Any = [ObjectRef(number, engine) for number in numbers] or None
         return refs  # type: ignore[no-any-return]
 
-    def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def local(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls it here and now, as if it were not decorated."""
         return self._function(*args, **kwargs)
 
