@@ -8,12 +8,14 @@
     logs        one line an event
     cli         the `gridcore` command: `up` and `demo`
     sdk         functions, actors and values on a grid: the public names below
+    joblib      joblib's backend, which only who imports it pays for
 
 Nothing here imports `computehub` or `gridnode`; both import this package.
 """
 
 TYPE_CHECKING = False  # as typing has it, which takes longer to import than all of this
 if TYPE_CHECKING:
+    from gridcore.sdk.actor_pool import ActorPool as ActorPool
     from gridcore.sdk.actors import ActorClass as ActorClass
     from gridcore.sdk.actors import ActorHandle as ActorHandle
     from gridcore.sdk.actors import get_actor as get_actor
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from gridcore.sdk.errors import WorkerDied as WorkerDied
     from gridcore.sdk.executor import Executor as Executor
     from gridcore.sdk.functions import RemoteFunction as RemoteFunction
+    from gridcore.sdk.queues import Queue as Queue
     from gridcore.sdk.refs import ObjectRef as ObjectRef
     from gridcore.sdk.session import init as init
     from gridcore.sdk.session import is_initialized as is_initialized
@@ -47,10 +50,12 @@ _HOMES = {
     "ActorClass": "actors",
     "ActorDied": "errors",
     "ActorHandle": "actors",
+    "ActorPool": "actor_pool",
     "Executor": "executor",
     "GetTimeout": "errors",
     "GridError": "errors",
     "ObjectRef": "refs",
+    "Queue": "queues",
     "RemoteFunction": "functions",
     "TaskCancelled": "errors",
     "TaskError": "errors",

@@ -8,6 +8,8 @@
     refs          `ObjectRef`
     collecting    `get`, `put`, `wait`, `as_completed`, `gather`, `cancel`
     executor      `Executor`, as the standard library has them
+    actor_pool    `ActorPool`
+    queues        `Queue`
     session       `init`, `shutdown`, and the engine of this process
     engine        the seam below which calls run
     exporting     functions and arguments as engines take them
