@@ -3,12 +3,12 @@
 #
 #     tests/packages.sh [CACHE_FOLDER]        (default: $GRIDCORE_TEST_CACHE, else .cache/tests)
 #
-# The Docker engine, a registry, Redis, the emulation of arm64 and faketime become packages of the
-# system; the static busybox of both architectures, of which the test images are made, goes to
-# CACHE_FOLDER as busybox-amd64 and busybox-arm64, and the Redis clients of other people that the
-# tests connect go to CACHE_FOLDER/clients. What is there already is left alone. Where nothing can
-# be installed the script says what is missing and succeeds: the tests that need it are then
-# skipped.
+# The Docker engine, a registry, Redis, the emulation of arm64, faketime and the tests that come with
+# the system's Python become packages of the system; the static busybox of both architectures, of
+# which the test images are made, goes to CACHE_FOLDER as busybox-amd64 and busybox-arm64, and the
+# Redis clients of other people that the tests connect go to CACHE_FOLDER/clients. What is there
+# already is left alone. Where nothing can be installed the script says what is missing and succeeds:
+# the tests that need it are then skipped.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -75,6 +75,13 @@ packages=()
 for command in "${!package_of[@]}"; do
     command -v "$command" > /dev/null || packages+=("${package_of[$command]}")
 done
+# CPython's tests of executors, for tests/conformance.
+system_python() {
+    /usr/bin/python3 -c "import sys; from importlib.util import find_spec; $1" 2> /dev/null
+}
+if [ -x /usr/bin/python3 ] && ! system_python 'find_spec("test.test_concurrent_futures").name'; then
+    packages+=("$(system_python 'print("libpython%d.%d-testsuite" % sys.version_info[:2])')")
+fi
 binaries=()
 for architecture in amd64 arm64; do
     [ -x "$cache/busybox-$architecture" ] || binaries+=("$architecture")

@@ -1,0 +1,1 @@
+"""Other people's tests of interfaces that the SDK has too: see README.md."""
