@@ -4,6 +4,7 @@ one by one   submit a call that does nothing, wait for its result, and again
 in flight    submit 10,000 of them, then take all results
 map          the same through `.map`, against `ProcessPoolExecutor.map` with chunk size 1
 actor        the same with a method of one actor
+executor     the same through `gridcore.Executor`, without a limit and with as many calls as workers
 
 Beside `concurrent.futures.ProcessPoolExecutor`, which has neither retries nor actors, with as many
 processes; in turn, round by round. Then what an engine costs: its start, its memory and its CPU
@@ -59,6 +60,9 @@ AIMS = {
     "map": "",
     "actor, one by one": "11,700",
     "actor, in flight": "36,500",
+    "executor, one by one": "",
+    "executor, in flight": "",
+    "executor of 2, in flight": "",
 }
 """Ten times what Ray 2.60 does on two cores like these."""
 
@@ -79,6 +83,8 @@ def _speed(rounds: int, calls: int) -> None:
     gridcore.init(num_cpus=WORKERS)
     actor = RemoteNothing.remote()
     few = calls // 4
+    executor = gridcore.Executor()
+    limited = gridcore.Executor(WORKERS)
     ours: dict[str, tuple[int, Callable[[], object]]] = {
         "one by one": (few, lambda: [gridcore.get(remote_nothing.remote(n)) for n in range(few)]),
         "in flight": (
@@ -94,14 +100,18 @@ def _speed(rounds: int, calls: int) -> None:
             calls,
             lambda: gridcore.get([actor.nothing.remote(n) for n in range(calls)]),
         ),
+        "executor, one by one": (few, lambda: _one_by_one(executor, few)),
+        "executor, in flight": (calls, lambda: _in_flight(executor, calls)),
+        "executor of 2, in flight": (calls, lambda: _in_flight(limited, calls)),
     }
     with concurrent.futures.ProcessPoolExecutor(WORKERS) as pool:
         theirs: dict[str, Callable[[], object]] = {
-            "one by one": lambda: [pool.submit(nothing, n).result() for n in range(few)],
-            "in flight": lambda: [
-                future.result() for future in [pool.submit(nothing, n) for n in range(calls)]
-            ],
+            "one by one": lambda: _one_by_one(pool, few),
+            "in flight": lambda: _in_flight(pool, calls),
             "map": lambda: list(pool.map(nothing, range(calls), chunksize=1)),
+            "executor, one by one": lambda: _one_by_one(pool, few),
+            "executor, in flight": lambda: _in_flight(pool, calls),
+            "executor of 2, in flight": lambda: _in_flight(pool, calls),
         }
         for run in theirs.values():
             run()
@@ -112,6 +122,8 @@ def _speed(rounds: int, calls: int) -> None:
                 rates[name].append(_rate(count, run))
                 if name in theirs:
                     peers[name].append(_rate(count, theirs[name]))
+    executor.shutdown()
+    limited.shutdown()
     gridcore.shutdown()
     table = Table(
         f"calls a second, {WORKERS} workers", *SPREAD, "ProcessPoolExecutor, median", "ratio"
@@ -127,6 +139,16 @@ def _speed(rounds: int, calls: int) -> None:
             aim=AIMS[name],
         )
     table.print()
+
+
+def _one_by_one(executor: concurrent.futures.Executor, calls: int) -> None:
+    for n in range(calls):
+        executor.submit(nothing, n).result()
+
+
+def _in_flight(executor: concurrent.futures.Executor, calls: int) -> None:
+    for future in [executor.submit(nothing, n) for n in range(calls)]:
+        future.result()
 
 
 def _rate(count: int, run: Callable[[], object]) -> float:
