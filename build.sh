@@ -56,7 +56,7 @@ run_tests() {
     bash tests/packages.sh
     .venv/bin/ruff check .
     .venv/bin/ruff format --check .
-    .venv/bin/mypy gridcore computehub gridnode tests benchmarks
+    .venv/bin/mypy gridcore computehub gridnode tests benchmarks examples
     .venv/bin/python -m pytest "$@"
 }
 
