@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from gridcore.sdk.session import init as init
     from gridcore.sdk.session import is_initialized as is_initialized
     from gridcore.sdk.session import shutdown as shutdown
+    from gridcore.sdk.streaming import ObjectRefGenerator as ObjectRefGenerator
 
 __version__ = "0.1.0"
 
@@ -55,6 +56,7 @@ _HOMES = {
     "GetTimeout": "errors",
     "GridError": "errors",
     "ObjectRef": "refs",
+    "ObjectRefGenerator": "streaming",
     "Queue": "queues",
     "RemoteFunction": "functions",
     "TaskCancelled": "errors",

@@ -6,6 +6,7 @@
     options       what may be said of them, and that it makes sense
     binding       whether arguments fit
     refs          `ObjectRef`
+    streaming     `ObjectRefGenerator`
     collecting    `get`, `put`, `wait`, `as_completed`, `gather`, `cancel`
     executor      `Executor`, as the standard library has them
     actor_pool    `ActorPool`

@@ -12,6 +12,7 @@ from gridcore.sdk.engine import Engine, Exported
 from gridcore.sdk.errors import NotConnected
 from gridcore.sdk.exporting import arguments_of, export
 from gridcore.sdk.options import (
+    STREAMING,
     ActorClassOptions,
     ActorOptions,
     CallOptions,
@@ -21,6 +22,7 @@ from gridcore.sdk.options import (
 )
 from gridcore.sdk.packing import note_reference, pack, unpack
 from gridcore.sdk.refs import ObjectRef
+from gridcore.sdk.streaming import returned
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -141,7 +143,7 @@ class ActorMethod:
         numbers = engine.call_actor(handle._number, self._name, arguments, self._options)
         if self._options.num_returns == 1:
             return ObjectRef(numbers[0], engine)
-        return [ObjectRef(number, engine) for number in numbers] or None
+        return returned(numbers, self._options.num_returns, engine)
 
     def options(self, **options: Unpack[MethodOptions]) -> ActorMethod:
         """The same method with other options."""
@@ -156,7 +158,8 @@ def method(**options: Unpack[MethodOptions]) -> Callable[[F], F]:
     checked = call_options(options)
 
     def decorate(function: F) -> F:
-        setattr(function, _METHOD_OPTIONS, checked)
+        is_said = "num_returns" in options
+        setattr(function, _METHOD_OPTIONS, checked if is_said else _streaming(function, checked))
         return function
 
     return decorate
@@ -183,10 +186,17 @@ def actor_class(kind: type[T], given: Mapping[str, Any]) -> ActorClass[T]:
 
 def _methods(kind: type) -> dict[str, CallOptions]:
     return {
-        name: getattr(member, _METHOD_OPTIONS, CallOptions())
+        name: getattr(member, _METHOD_OPTIONS, None) or _streaming(member, CallOptions())
         for name, member in inspect.getmembers(kind, callable)
         if not (name.startswith("__") and name.endswith("__"))
     }
+
+
+def _streaming(method: Callable[..., Any], options: CallOptions) -> CallOptions:
+    """A method that is a generator streams, unless it says otherwise."""
+    if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
+        return call_options({"num_returns": STREAMING}, base=options)
+    return options
 
 
 def _adopt(number: int, name: str, methods: dict[str, CallOptions]) -> ActorHandle[Any]:

@@ -10,6 +10,7 @@ from gridcore.sdk import session
 from gridcore.sdk.errors import GetTimeout
 from gridcore.sdk.packing import pack
 from gridcore.sdk.refs import ObjectRef, engine_of, error_of, number_of, value_of
+from gridcore.sdk.streaming import ObjectRefGenerator
 
 T = TypeVar("T")
 
@@ -68,12 +69,12 @@ def wait(
     return done, others
 
 
-def cancel(ref: ObjectRef[Any], *, force: bool = False) -> None:
+def cancel(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False) -> None:
     """Its call does not start, or is interrupted; `get` then raises TaskCancelled.
 
     A call inside C code notices late; `force` kills its process. What is over stays as it is.
     """
-    if not isinstance(ref, ObjectRef):
+    if not isinstance(ref, ObjectRef | ObjectRefGenerator):
         raise TypeError(f"cancel: {type(ref).__name__} is no ObjectRef")
     ref.cancel(force=force)
 

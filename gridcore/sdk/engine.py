@@ -78,6 +78,15 @@ class Engine(Protocol):
         """Those that are over: at least so many of them, or fewer after the timeout."""
         ...
 
+    def next_value(self, stream: int, index: int) -> int | None:
+        """A reference to a streaming call's value with this index, once it is there; None after
+        the last. `stream` is what `submit` returned. To ask for one is to have all before it."""
+        ...
+
+    def when_value(self, stream: int, index: int, callback: Callable[[], object]) -> None:
+        """Calls back once, from any thread, when `next_value` would not wait."""
+        ...
+
     def cancel(self, number: int, *, force: bool) -> None: ...
 
     def when_done(self, number: int, callback: Callable[[], object]) -> None:

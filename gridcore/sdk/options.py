@@ -17,6 +17,8 @@ from gridcore.sdk.errors import TaskTimeout
 RetryExceptions = bool | list[type[Exception]] | tuple[type[Exception], ...]
 Streaming = Literal["streaming"]
 
+STREAMING: Streaming = "streaming"
+
 DEFAULT_RETRIES = 3
 
 
@@ -34,11 +36,12 @@ class FunctionOptions(TypedDict, total=False):
     retry_exceptions: RetryExceptions
     """Whether what the function raises is a reason to repeat it; True, or a list of classes."""
     timeout: float | None
-    """Seconds that one attempt may take."""
+    """Seconds that one attempt may take; a generator's waits for its consumer count as well."""
     priority: int
     """Calls of a higher one start first."""
     num_returns: int | Streaming
-    """References that a call returns, or "streaming" for a generator's."""
+    """References that a call returns; "streaming" is a reference for each value as it is yielded,
+    and what functions that are generators do by themselves."""
     name: str
     """How messages call it."""
 
@@ -212,7 +215,7 @@ def _num_returns(key: str, value: Any) -> int | Streaming:
     if isinstance(value, str):
         if value not in get_args(Streaming):
             raise ValueError(f"{key}={value!r} is neither a number nor 'streaming'")
-        raise NotImplementedError(f"{key}={value!r} is not there yet: return a list instead")
+        return STREAMING
     return _count(key, value, least=0)
 
 

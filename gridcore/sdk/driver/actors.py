@@ -16,7 +16,7 @@ from gridcore.sdk.errors import (
     TaskError,
     Unschedulable,
 )
-from gridcore.sdk.options import ActorOptions, CallOptions
+from gridcore.sdk.options import STREAMING, ActorOptions, CallOptions
 from gridcore.sdk.outcomes import DONE, STOPPED
 from gridcore.sdk.packing import Packed, unpack
 from gridcore.sdk.workers.frames import MAX_FDS
@@ -120,6 +120,8 @@ class Actors:
             method=method,
             caller=caller,
         )
+        if options.num_returns == STREAMING:
+            core.streams.open(call)
         core.expect(call)
         if actor is None or actor.death is not None:
             core.fail(call, self._died(actor, call.name))
@@ -198,7 +200,7 @@ class Actors:
             out.messages.append(
                 (
                     "m", call.number, call.method, out.wire(arguments.packed), arguments.places,
-                    values, len(call.results),
+                    values, call.returns,
                 )
             )  # fmt: skip
             actor.sent[call.number] = call

@@ -17,6 +17,7 @@ from gridcore.sdk.driver.actors import Actors
 from gridcore.sdk.driver.objects import Objects
 from gridcore.sdk.driver.place import Place
 from gridcore.sdk.driver.records import DRIVER, CallRecord, Peer, Watch
+from gridcore.sdk.driver.streams import Streams
 from gridcore.sdk.engine import Arguments, Exported
 from gridcore.sdk.errors import (
     GridError,
@@ -26,7 +27,7 @@ from gridcore.sdk.errors import (
     Unschedulable,
     WorkerDied,
 )
-from gridcore.sdk.options import TaskOptions, repeats_timeouts
+from gridcore.sdk.options import STREAMING, TaskOptions, repeats_timeouts
 from gridcore.sdk.outcomes import DONE, MAY_REPEAT, STOPPED, packed_error
 from gridcore.sdk.packing import Packed
 from gridcore.sdk.workers.frames import Outgoing
@@ -41,7 +42,8 @@ class Core:
         """`keep`: told of every large value that comes."""
         self._keep = keep
         self.actors = Actors(self)
-        self.objects = Objects(keep, self.actors.change_handles)
+        self.streams = Streams(self)
+        self.objects = Objects(keep, self.actors.change_handles, self.streams)
         self.open_calls = 0
         self.fired: list[Callable[[], object]] = []
         """Callbacks that are due; run without the lock."""
@@ -80,6 +82,8 @@ class Core:
             retries_timeouts=repeats_timeouts(options),
             caller=caller,
         )
+        if options.num_returns == STREAMING:
+            self.streams.open(call)
         self.expect(call)
         if call.missing == 0:
             self._make_ready(call)
@@ -100,6 +104,8 @@ class Core:
                 entry = self.objects.find(number)
                 if entry is not None and entry.packed is None:
                     call.missing += 1
+                    if entry.call is not None and entry.call.stream is not None:
+                        self.streams.want_all(entry.call.stream)
                     if entry.dependents is None:
                         entry.dependents = []
                     entry.dependents.append(call)
@@ -148,6 +154,8 @@ class Core:
         woken: list[CallRecord] = []
         for number, packed in zip(call.results, results, strict=True):
             woken += self.settle_value(number, packed, is_error=is_error)
+        if call.stream is not None:
+            self.streams.ended(call.stream, is_error=is_error)
         arguments = call.arguments
         if arguments.packed.refs:
             self.objects.release(arguments.packed.refs)
@@ -204,10 +212,14 @@ class Core:
             return
         self.stop(call, packed_error(TaskCancelled.of(call.name)), kill=force)
 
-    def stop(self, call: CallRecord, error: Packed, *, kill: bool = False) -> None:
-        """Ends it with this error, wherever it is."""
+    def stop(
+        self, call: CallRecord, error: Packed, *, kill: bool = False, order: str = "x"
+    ) -> None:
+        """Ends it with this error, wherever it is. `order`: what its worker is told."""
         call.ends_as = error
         process = self._where(call)
+        if call.stream is not None:
+            self.streams.let_go(call.stream)
         if process is None:
             if call.actor is None:
                 if call.missing == 0:
@@ -219,7 +231,7 @@ class Core:
         elif kill:
             self.end_peer(process, "the call was cancelled by force")
         else:
-            self.place.tell(process, ("x", call.number))
+            self.place.tell(process, (order, call.number))
 
     def _where(self, call: CallRecord) -> Peer | None:
         return self.place.where(call) if call.actor is None else self.actors.where_sent(call)
@@ -256,6 +268,8 @@ class Core:
             if entry is None or entry.packed is not None:
                 over += 1
                 continue
+            if entry.call is not None and entry.call.stream is not None and least > 0:
+                self.streams.want_all(entry.call.stream)
             if entry.watches is None:
                 entry.watches = []
             entry.watches.append(watch)
@@ -308,6 +322,8 @@ class Core:
                     )
                 )
                 call.deadline = now + STOP_GRACE_S
+                if call.stream is not None:
+                    self.streams.let_go(call.stream)
                 if process is not None:
                     self.place.tell(process, ("x", call.number))
             else:

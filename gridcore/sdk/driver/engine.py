@@ -147,6 +147,28 @@ class DriverEngine:
         with self._lock:
             return frozenset(n for n in numbers if self._core.is_over(n))
 
+    def next_value(self, stream: int, index: int) -> int | None:
+        with self._lock:
+            self._check()
+            found = self._core.streams.ask(stream, index)
+        if not found.is_there(index):
+            self._pump.run_until(lambda: found.is_there(index) or self._is_closed, None)
+        with self._lock:
+            self._check()
+            number = found.find(index)
+            if number is not None:
+                self._core.objects.hold((number,))
+        return number
+
+    def when_value(self, stream: int, index: int, callback: Callable[[], object]) -> None:
+        core = self._core
+        with self._lock:
+            self._check()
+            found = core.streams.ask(stream, index)
+            core.streams.when_there(found, index, lambda: core.fired.append(callback))
+        self._run_callbacks()
+        self._pump.read_in_background()
+
     def cancel(self, number: int, *, force: bool) -> None:
         with self._lock:
             self._check()

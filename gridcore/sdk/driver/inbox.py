@@ -35,6 +35,9 @@ class Inbox:
             "w": self._on_wait,
             "n": self._on_no_longer,
             "x": self._on_cancel,
+            "y": self._on_value,
+            "z": self._on_full,
+            "i": self._on_next,
             "A": self._on_new_actor,
             "M": self._on_method,
             "q": self._on_find,
@@ -189,6 +192,48 @@ class Inbox:
     def _on_cancel(self, process: Peer, message: Message, fds: list[int]) -> None:
         del process, fds
         self._core.cancel(message[1], force=message[2])
+
+    # Streams
+
+    def _on_value(self, process: Peer, message: Message, fds: list[int]) -> None:
+        _, number, index, wire, refs = message
+        self._core.streams.on_value(process, number, index, packed_from(wire, fds, refs))
+
+    def _on_full(self, process: Peer, message: Message, fds: list[int]) -> None:
+        """It has yielded as much as it may."""
+        del fds
+        _, token, number, is_main, _ = message
+        answer = self._waits(process, token, is_main=is_main)
+        self._core.streams.when_room(number, answer)
+
+    def _on_next(self, process: Peer, message: Message, fds: list[int]) -> None:
+        del fds
+        _, token, number, index, is_main, _ = message
+        streams = self._core.streams
+        answer = self._waits(process, token, is_main=is_main)
+        stream = streams.ask(number, index)
+        streams.when_there(stream, index, lambda: answer(stream.find(index)))
+
+    def _waits(self, process: Peer, token: int, *, is_main: bool) -> Callable[..., None]:
+        """What to call with the answer. Nothing runs on top of such a wait: a generator that ran
+        there could itself wait, for what is below it."""
+        request = Request(token, [], Watch(0), wants_values=False, is_main=is_main)
+        process.requests[token] = request
+        place = self._core.place
+        takes_no_core = is_main and process.actor is None
+        if takes_no_core:
+            place.waits(process, token, ())
+
+        def answer(*what: int | None) -> None:
+            if process.requests.pop(token, None) is None:
+                return  # it waits no longer
+            if takes_no_core:
+                place.goes_on(process, token)
+            out = place.outgoing()
+            out.messages.append(("o", token, *what))
+            place.send(process, out)
+
+        return answer
 
     # Actors
 

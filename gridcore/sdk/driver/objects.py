@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gridcore.sdk.blobs import Blob, to_disk
 from gridcore.sdk.driver.records import CallRecord, Entry, Watch
+from gridcore.sdk.driver.streams import Streams
 from gridcore.sdk.packing import Packed
 
 
@@ -16,11 +17,15 @@ class Objects:
     """The table of references: number -> Entry. An entry goes with its last holder."""
 
     def __init__(
-        self, keep: Callable[[Blob], None], release_actor: Callable[[int, int], None]
+        self,
+        keep: Callable[[Blob], None],
+        release_actor: Callable[[int, int], None],
+        streams: Streams,
     ) -> None:
         self._entries: dict[int, Entry] = {}
         self._keep = keep
         self._change_actor = release_actor
+        self._streams = streams
         self._is_freeing = False
         self._to_free: deque[Entry] = deque()
 
@@ -58,6 +63,8 @@ class Objects:
                 if entry.packed is not None and entry.packed.refs:
                     # One after the other: a list of a million nested values is no recursion.
                     self._to_free.append(entry)
+                if self._streams.by_number and number in self._streams.by_number:
+                    self._streams.drop(number)
         if self._to_free and not self._is_freeing:
             self._is_freeing = True
             while self._to_free:

@@ -51,6 +51,7 @@ class CallRecord(Call):
         "results",
         "retries",
         "retries_timeouts",
+        "stream",
         "timeout",
     )
 
@@ -88,6 +89,15 @@ class CallRecord(Call):
         self.ends_as: Packed | None = None
         """The error with which it ends although it runs: it was cancelled, or took too long."""
         self.is_late = False
+        self.stream: Stream | None = None
+        """Of a call that returns one value after the other."""
+
+    @property
+    def returns(self) -> int:
+        """As a worker is told: how many results; below zero it streams, and -1 - n of its values
+        are here already."""
+        stream = self.stream
+        return len(self.results) if stream is None else -1 - stream.received
 
     def may_repeat(self) -> bool:
         """Uses up one of its retries."""
@@ -96,6 +106,40 @@ class CallRecord(Call):
         if self.retries > 0:
             self.retries -= 1
         return True
+
+
+class Stream:
+    """The values of one call that are here, and who waits for more of them or for room."""
+
+    __slots__ = ("asked", "call", "first", "is_failed", "is_over", "numbers", "producers", "waits")
+
+    def __init__(self, call: CallRecord) -> None:
+        self.call = call
+        self.first = 0
+        """Those before it the consumer has, and holds itself."""
+        self.numbers: deque[int] = deque()
+        self.asked = 0.0
+        """So many were asked for; infinitely many if somebody waits for the end."""
+        self.is_over = False
+        self.is_failed = False
+        self.waits: list[tuple[int, Callable[[], object]]] = []
+        """An index, and what to do when it is there."""
+        self.producers: list[Callable[[int, int], None]] = []
+        """Told how much more they may send; nothing if nobody wants it."""
+
+    @property
+    def received(self) -> int:
+        return self.first + len(self.numbers)
+
+    def is_there(self, index: int) -> bool:
+        """The value, or the end."""
+        return self.is_over or index < self.received
+
+    def find(self, index: int) -> int | None:
+        """The reference to a value that is there; to the error that ended it; None if it ended."""
+        if index < self.received:
+            return self.numbers[index - self.first]
+        return self.call.results[0] if self.is_failed and index == self.received else None
 
 
 class Entry:

@@ -91,7 +91,7 @@ class LocalPlace:
             out.messages.append(
                 (
                     "c", call.number, call.function, out.wire(arguments.packed), arguments.places,
-                    values, len(call.results), given.token,
+                    values, call.returns, given.token,
                 )
             )  # fmt: skip
         self.send(worker, out)

@@ -4,6 +4,7 @@ that a grid's containers run.
 template       the process that workers are forked from
 worker         a worker's life
 running        one call in a worker
+streams        one that yields
 worker_engine  what calls ask for inside a worker
 crew           worker processes, as whoever has them sees them
 scheduler      which call runs where; pure

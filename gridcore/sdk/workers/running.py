@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Any
 from gridcore.sdk.errors import GridError, NotPicklable, TaskError, describe
 from gridcore.sdk.outcomes import DONE, FAILED, MAY_REPEAT, STOPPED, packed_error
 from gridcore.sdk.packing import Packed, pack, unpack, unpack_bytes
+from gridcore.sdk.workers import streams
 from gridcore.sdk.workers.frames import Message, packed_from
+from gridcore.sdk.workers.streams import Producer
 
 if TYPE_CHECKING:
     from gridcore.sdk.workers.worker_engine import WorkerEngine
 
 ASYNC_CONCURRENCY = 1000
+
+_OURS = (__file__, streams.__file__)
 
 
 class CallInterrupted(BaseException):
@@ -95,6 +99,7 @@ class Runner:
         self._gate: asyncio.Semaphore | None = None
         self._in_threads: dict[int, int] = {}
         self._coroutines: dict[int, concurrent.futures.Future[Any]] = {}
+        self._producers: dict[int, Producer] = {}
 
     def is_short(self, message: Message, seconds: float) -> bool:
         name = message[2]
@@ -122,15 +127,22 @@ class Runner:
             _, number, function, wire, places, values, concurrency = message
             self._create(number, function, wire, places, values, concurrency, fds)
 
-    def stop(self, number: int) -> bool:
-        """A method that runs in a thread or as a coroutine; False if there is none."""
+    def stop(self, number: int, *, is_gentle: bool) -> bool:
+        """A method that runs in a thread or as a coroutine, or a call that yields, where it next
+        does so; False if there is none."""
+        producer = self._producers.get(number)
+        if producer is not None and (is_gentle or number not in self._interrupts.stack):
+            producer.is_unwanted = True
+            if is_gentle:
+                return True
         coroutine = self._coroutines.get(number)
         if coroutine is not None:
             coroutine.cancel()
             return True
         thread = self._in_threads.get(number)
         if thread is None:
-            return False
+            # In a thread, one that yields is not interrupted: half a message might be lost.
+            return producer is not None and producer.is_unwanted
         ctypes.pythonapi.PyThreadState_SetAsyncExc(
             ctypes.c_ulong(thread), ctypes.py_object(CallInterrupted)
         )
@@ -171,6 +183,8 @@ class Runner:
             interrupts.open()
             try:
                 result = call(*args, **kwargs)
+                if num_returns < 0:
+                    result = self._producer(number, num_returns, name).drain(result)
             finally:
                 interrupts.close()
                 del args, kwargs
@@ -185,9 +199,16 @@ class Runner:
             seconds = time.perf_counter() - begun
             status, results = failed(error, name, kinds)
         interrupts.ended(number)
+        if num_returns < 0:
+            self._producers.pop(number, None)
         before = self._seconds.get(function, seconds)
         self._seconds[function] = seconds if seconds > before else before + 0.2 * (seconds - before)
         self._engine.done(number, seconds, status, results)
+
+    def _producer(self, number: int, num_returns: int, name: str) -> Producer:
+        producer = Producer(self._engine, number, -1 - num_returns, name)
+        self._producers[number] = producer
+        return producer
 
     # Actors
 
@@ -204,7 +225,8 @@ class Runner:
         def find() -> tuple[Callable[..., Any], Any]:
             kind, _ = self._function(function)
             is_async = any(
-                inspect.iscoroutinefunction(getattr(kind, name, None)) for name in dir(kind)
+                inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member)
+                for member in (getattr(kind, name, None) for name in dir(kind))
             )
             if is_async:
                 self._start_loop(concurrency or ASYNC_CONCURRENCY)
@@ -263,16 +285,20 @@ class Runner:
         name = getattr(method, "__qualname__", "a method")
         begun = time.perf_counter()
         try:
-            self._in_threads[number] = threading.get_ident()
-            try:
-                result = method(*args, **kwargs)
-            finally:
-                self._in_threads.pop(number, None)
+            if num_returns < 0:
+                result = self._producer(number, num_returns, name).drain(method(*args, **kwargs))
+            else:
+                self._in_threads[number] = threading.get_ident()
+                try:
+                    result = method(*args, **kwargs)
+                finally:
+                    self._in_threads.pop(number, None)
             status, results = DONE, packed_results(result, num_returns, name)
         except CallInterrupted:
             status, results = STOPPED, []
         except BaseException as error:  # noqa: BLE001 - the user's code, as above
             status, results = failed(error, name, False)
+        self._producers.pop(number, None)
         self._engine.done(number, time.perf_counter() - begun, status, results)
         self._engine.flush()
 
@@ -287,12 +313,16 @@ class Runner:
                 result = method(*args, **kwargs)
                 if inspect.isawaitable(result):
                     result = await result
+                if num_returns < 0:
+                    producer = self._producer(number, num_returns, name)
+                    result = await producer.drain_async(result)
             status, results = DONE, packed_results(result, num_returns, name)
         except asyncio.CancelledError:
             status, results = STOPPED, []
         except BaseException as error:  # noqa: BLE001 - the user's code, as above
             status, results = failed(error, name, False)
         self._coroutines.pop(number, None)
+        self._producers.pop(number, None)
         self._engine.done(number, time.perf_counter() - begun, status, results)
         self._engine.flush()
 
@@ -319,7 +349,7 @@ def arguments_from(
 
 def packed_results(result: Any, num_returns: int, name: str) -> list[Packed]:
     what = f"the result of {name}"
-    if num_returns == 1:
+    if num_returns == 1 or num_returns < 0:
         return [pack(result, what)]
     if num_returns == 0:
         return []
@@ -348,7 +378,7 @@ def failed(
     else:
         tail = error.__traceback__
         # The first lines are ours, and say nothing to the user.
-        while tail is not None and tail.tb_frame.f_code.co_filename == __file__:
+        while tail is not None and tail.tb_frame.f_code.co_filename in _OURS:
             tail = tail.tb_next
         text = "".join(traceback.format_exception(type(error), error, tail))
         summary = f"{name} raised {describe(error)}"

@@ -123,14 +123,17 @@ class Worker:
             self.engine.flush()
         elif message[0] == "x":
             self._stop(message[1])
+        elif message[0] == "e":
+            self._stop(message[1], is_gentle=True)
 
-    def _stop(self, number: int) -> None:
-        """It may wait in the queue, run, or not have been read yet."""
+    def _stop(self, number: int, *, is_gentle: bool = False) -> None:
+        """It may wait in the queue, run, or not have been read yet. `is_gentle`: one that yields
+        goes on until it does so next."""
         for message, _ in tuple(self._queue):
             if message[1] == number:
                 self._dropped.add(number)
                 return
-        if self.runner.stop(number):
+        if self.runner.stop(number, is_gentle=is_gentle):
             return
         if self.interrupts.ask(number):
             signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from gridcore.sdk.engine import Arguments, Exported, Outcome
 from gridcore.sdk.errors import GetTimeout
 from gridcore.sdk.options import ActorOptions, CallOptions, TaskOptions, repeats_timeouts
-from gridcore.sdk.packing import Packed
+from gridcore.sdk.packing import Packed, pack
 from gridcore.sdk.workers.frames import (
     MAX_FDS,
     Incoming,
@@ -82,6 +82,8 @@ class WorkerEngine:
         """Calls to run on top of the main thread's waits, by token."""
         self._main_waits: list[int] = []
         self._forgotten: set[int] = set()
+        self._callbacks: dict[int, Callable[[Any], object]] = {}
+        """What to do with an answer that no thread waits for."""
 
     # Engine
 
@@ -191,6 +193,28 @@ class WorkerEngine:
         assert answer is not None
         return frozenset(answer[0])
 
+    def next_value(self, stream: int, index: int) -> int | None:
+        token = next(self._tokens)
+        answer = self._ask(token, ("i", token, stream, index), False, None)
+        assert answer is not None
+        number: int | None = answer[0]
+        if number is not None:
+            # The stream holds it until the next one is asked for, and our hold goes before that.
+            self.hold(number)
+        return number
+
+    def when_value(self, stream: int, index: int, callback: Callable[[], object]) -> None:
+        self.hold(stream)
+
+        def wait_and_call() -> None:
+            number = self.next_value(stream, index)
+            for held in (stream, number):
+                if held is not None:
+                    self.release(held)
+            callback()
+
+        threading.Thread(target=wait_and_call, name="gridcore-callback", daemon=True).start()
+
     def cancel(self, number: int, *, force: bool) -> None:
         self.send(("x", number, force))
 
@@ -239,6 +263,29 @@ class WorkerEngine:
         with self._interrupts.closed(), self._out_lock:
             self._out.messages.append(message)
             self.flush()
+
+    def yielded(self, number: int, index: int, value: object, what: str) -> Packed:
+        """One value of a call that yields."""
+        with self._interrupts.closed():
+            packed = pack(value, what)
+            with self._out_lock:
+                wire = self._out.wire(packed)
+                self._out.messages.append(("y", number, index, wire, packed.refs))
+                self.flush()
+        return packed
+
+    def room(self, number: int) -> tuple[int, int]:
+        """Waits until a call that yields may send more: so many values, so many bytes; none if
+        nobody wants them."""
+        token = next(self._tokens)
+        values, size = self._ask(token, ("z", token, number), False, None) or (0, 0)
+        return values, size
+
+    def room_later(self, number: int, callback: Callable[[Any], object]) -> None:
+        """For a coroutine; the main thread of its actor reads what comes."""
+        token = next(self._tokens)
+        self._callbacks[token] = callback
+        self.send(("z", token, number, False, False))
 
     def done(self, number: int, seconds: float, status: int, results: list[Packed]) -> None:
         with self._out_lock:
@@ -434,6 +481,8 @@ class WorkerEngine:
             self._main_waits.remove(token)
         if token in self._forgotten:
             self._forgotten.discard(token)
+        elif token in self._callbacks:
+            self._callbacks.pop(token)(answer)
         else:
             self._answers[token] = answer
 
