@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from gridcore.sdk.session import init as init
     from gridcore.sdk.session import is_initialized as is_initialized
     from gridcore.sdk.session import shutdown as shutdown
+    from gridcore.sdk.state import available_resources as available_resources
+    from gridcore.sdk.state import cluster_resources as cluster_resources
+    from gridcore.sdk.state import get_runtime_context as get_runtime_context
+    from gridcore.sdk.state import nodes as nodes
     from gridcore.sdk.streaming import ObjectRefGenerator as ObjectRefGenerator
 
 __version__ = "0.1.0"
@@ -64,14 +68,18 @@ _HOMES = {
     "TaskTimeout": "errors",
     "WorkerDied": "errors",
     "as_completed": "collecting",
+    "available_resources": "state",
     "cancel": "collecting",
+    "cluster_resources": "state",
     "gather": "collecting",
     "get": "collecting",
     "get_actor": "actors",
+    "get_runtime_context": "state",
     "init": "session",
     "is_initialized": "session",
     "kill": "actors",
     "method": "actors",
+    "nodes": "state",
     "put": "collecting",
     "remote": "decorator",
     "shutdown": "session",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from gridcore.sdk.context import Node, RuntimeContext
 from gridcore.sdk.options import ActorOptions, CallOptions, TaskOptions
 from gridcore.sdk.packing import Packed
 
@@ -103,6 +104,16 @@ class Engine(Protocol):
 
     def identify(self, number: int) -> str:
         """A name that no other reference has."""
+        ...
+
+    def nodes(self) -> list[Node]: ...
+
+    def resources(self, *, available: bool) -> dict[str, float]:
+        """Of all nodes, or what is free of them."""
+        ...
+
+    def context(self) -> RuntimeContext:
+        """Where the thread or coroutine that asks is."""
         ...
 
     def shutdown(self) -> None: ...

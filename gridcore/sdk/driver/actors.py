@@ -114,6 +114,7 @@ class Actors:
             arguments,
             results,
             name=options.name or name,
+            given_name=options.name,
             retries=retries,
             timeout=options.timeout,
             actor=actor,
@@ -200,7 +201,7 @@ class Actors:
             out.messages.append(
                 (
                     "m", call.number, call.method, out.wire(arguments.packed), arguments.places,
-                    values, call.returns,
+                    values, call.returns, call.about,
                 )
             )  # fmt: skip
             actor.sent[call.number] = call
@@ -345,6 +346,7 @@ class Actors:
             return
         if actor.restarts > 0:
             actor.restarts -= 1
+        actor.was_restarted = True
         self._repeat_or_fail(actor, lost, why)
         self.send_calls(actor)
 

@@ -38,8 +38,11 @@ STOP_GRACE_S = 1.0
 
 
 class Core:
-    def __init__(self, make_place: Callable[[Core], Place], keep: Callable[[Blob], None]) -> None:
-        """`keep`: told of every large value that comes."""
+    def __init__(
+        self, name: str, make_place: Callable[[Core], Place], keep: Callable[[Blob], None]
+    ) -> None:
+        """`name`: of the job; `keep`: told of every large value that comes."""
+        self.name = name
         self._keep = keep
         self.actors = Actors(self)
         self.streams = Streams(self)
@@ -76,6 +79,7 @@ class Core:
             arguments,
             results,
             name=options.name or function.name,
+            given_name=options.name,
             retries=options.max_retries,
             priority=options.priority,
             timeout=options.timeout,

@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from gridcore.sdk.blobs import Blob
+from gridcore.sdk.context import Node, RuntimeContext, id_of, worker_id_of
 from gridcore.sdk.driver.core import Core
 from gridcore.sdk.driver.inbox import Inbox
 from gridcore.sdk.driver.place import Place
 from gridcore.sdk.driver.pump import Poller, Pump
-from gridcore.sdk.driver.records import Watch
+from gridcore.sdk.driver.records import DRIVER, Watch
 from gridcore.sdk.engine import Arguments, Exported, Outcome
 from gridcore.sdk.errors import GetTimeout, NotConnected
 from gridcore.sdk.options import ActorOptions, CallOptions, TaskOptions
@@ -50,7 +51,7 @@ class DriverEngine:
         self._name = os.urandom(4).hex()
         self._submitted = 0
         self._is_closed = False
-        self._core = Core(make_place, keep)
+        self._core = Core(self._name, make_place, keep)
         self._inbox = Inbox(self._core)
         self._pump = Pump(self._poller, self._on_events, self._next_time)
 
@@ -197,7 +198,26 @@ class DriverEngine:
             self._pump.step_aside()  # and free it on the way, if nobody does anything else
 
     def identify(self, number: int) -> str:
-        return f"{self._name}-{number:x}"
+        return id_of(self._name, number)
+
+    def nodes(self) -> list[Node]:
+        with self._lock:
+            self._check()
+            return self._core.place.nodes()
+
+    def resources(self, *, available: bool) -> dict[str, float]:
+        self._pump.look()
+        with self._lock:
+            self._check()
+            return self._core.place.resources(available=available)
+
+    def context(self) -> RuntimeContext:
+        self._check()
+        return RuntimeContext(
+            job_id=self._name,
+            node_id=self._core.place.node_of(None),
+            worker_id=worker_id_of(self._name, DRIVER),
+        )
 
     def shutdown(self) -> None:
         if self._is_closed or os.getpid() != self._process_id:

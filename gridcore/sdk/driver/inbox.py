@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gridcore.sdk.context import id_of, worker_id_of
 from gridcore.sdk.driver.core import Core
 from gridcore.sdk.driver.records import Peer, Request, Watch
 from gridcore.sdk.engine import Arguments, Exported
@@ -43,6 +44,7 @@ class Inbox:
             "q": self._on_find,
             "u": self._on_unpin,
             "k": self._on_kill,
+            "N": self._on_state,
         }
 
     def on_message(self, process: Peer, message: Message, fds: list[int]) -> None:
@@ -52,6 +54,17 @@ class Inbox:
     def _on_hello(self, process: Peer, message: Message, fds: list[int]) -> None:
         del fds
         process.pid = message[1]
+        core, actor = self._core, process.actor
+        out = core.place.outgoing()
+        worker = worker_id_of(core.name, process.number)
+        out.messages.append(
+            (
+                "j", core.name, core.place.node_of(process), worker,
+                id_of(core.name, -actor.number) if actor is not None else None,
+                actor is not None and actor.was_restarted,
+            )
+        )  # fmt: skip
+        core.place.send(process, out)
         if process.actor is None:
             self._core.place.came(process)
         else:
@@ -80,6 +93,17 @@ class Inbox:
         del fds
         process.held.difference_update(message[1])
         self._core.objects.release(message[1])
+
+    def _on_state(self, process: Peer, message: Message, fds: list[int]) -> None:
+        del fds
+        _, token, what = message
+        place = self._core.place
+        out = place.outgoing()
+        found: Any = place.nodes() if what == "nodes" else None
+        if found is None:
+            found = place.resources(available=what == "available")
+        out.messages.append(("o", token, found))
+        place.send(process, out)
 
     def _on_function(self, process: Peer, message: Message, fds: list[int]) -> None:
         del process, fds

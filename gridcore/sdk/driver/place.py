@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from gridcore.sdk.context import Node
 from gridcore.sdk.driver.records import Actor, CallRecord, Peer
 from gridcore.sdk.packing import Packed
 from gridcore.sdk.workers.frames import Message, Outgoing
@@ -72,6 +73,16 @@ class Place(Protocol):
         ...
 
     def goes_on(self, peer: Peer, token: int) -> None: ...
+
+    # What there is
+
+    def node_of(self, peer: Peer | None) -> str:
+        """The id of the node of a worker, or of the driver itself."""
+        ...
+
+    def nodes(self) -> list[Node]: ...
+
+    def resources(self, *, available: bool) -> dict[str, float]: ...
 
     # What actors keep to themselves
 

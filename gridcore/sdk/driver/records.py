@@ -39,10 +39,12 @@ class CallRecord(Call):
     __slots__ = (
         "actor",
         "arguments",
+        "attempt",
         "caller",
         "deadline",
         "ends_as",
         "exported",
+        "given_name",
         "is_late",
         "method",
         "missing",
@@ -64,6 +66,7 @@ class CallRecord(Call):
         results: tuple[int, ...],
         *,
         name: str,
+        given_name: str = "",
         retries: int,
         priority: int = 0,
         timeout: float | None = None,
@@ -77,6 +80,8 @@ class CallRecord(Call):
         self.arguments = arguments
         self.results = results
         self.name = name
+        self.given_name = given_name
+        self.attempt = 0
         self.retries = retries
         self.retries_timeouts = retries_timeouts
         self.timeout = timeout
@@ -99,10 +104,16 @@ class CallRecord(Call):
         stream = self.stream
         return len(self.results) if stream is None else -1 - stream.received
 
+    @property
+    def about(self) -> tuple[int, str] | None:
+        """What a worker cannot know by itself: which attempt it is, and how the caller named it."""
+        return (self.attempt, self.given_name) if self.attempt or self.given_name else None
+
     def may_repeat(self) -> bool:
         """Uses up one of its retries."""
         if self.retries == 0:
             return False
+        self.attempt += 1
         if self.retries > 0:
             self.retries -= 1
         return True
@@ -205,6 +216,7 @@ class Actor:
         "process",
         "restarts",
         "sent",
+        "was_restarted",
     )
 
     def __init__(self, number: int, options: ActorOptions, handle: Packed, need: Need) -> None:
@@ -218,6 +230,7 @@ class Actor:
         self.death: str | None = None
         """Why it is gone for good."""
         self.restarts = options.max_restarts
+        self.was_restarted = False
         self.created_by: CallRecord | None = None
         self.lines: dict[int, deque[CallRecord]] = {}
         """Not sent yet, for each caller: what one of them calls runs in its order."""

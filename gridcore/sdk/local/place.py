@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 
+from gridcore.sdk.context import Node
 from gridcore.sdk.driver.core import Core
 from gridcore.sdk.driver.records import Actor, CallRecord, Peer
 from gridcore.sdk.errors import WorkerDied
@@ -16,6 +18,8 @@ from gridcore.sdk.workers.crew import Template, WorkerProcess
 from gridcore.sdk.workers.endings import how_it_ended
 from gridcore.sdk.workers.frames import MAX_FDS, Message, Outgoing
 from gridcore.sdk.workers.scheduler import READY, Call, Given, Need, Scheduler, Seat
+
+THIS_NODE = "local"
 
 MOST_FAILED_STARTS = 8
 """In a row."""
@@ -91,7 +95,7 @@ class LocalPlace:
             out.messages.append(
                 (
                     "c", call.number, call.function, out.wire(arguments.packed), arguments.places,
-                    values, call.returns, given.token,
+                    values, call.returns, call.about, given.token,
                 )
             )  # fmt: skip
         self.send(worker, out)
@@ -269,6 +273,30 @@ class LocalPlace:
             return worker.process.sender.send_more()
         except OSError:
             return True
+
+    # What there is
+
+    def node_of(self, peer: Peer | None) -> str:
+        del peer
+        return THIS_NODE
+
+    def nodes(self) -> list[Node]:
+        machine, total = os.uname(), self.scheduler.total
+        return [
+            Node(
+                id=THIS_NODE,
+                hostname=machine.nodename,
+                architecture=machine.machine,
+                cpus=total.cpus,
+                memory=total.memory,
+                resources=dict(total.resources),
+                alive=True,
+            )
+        ]
+
+    def resources(self, *, available: bool) -> dict[str, float]:
+        need = self.scheduler.available() if available else self.scheduler.total
+        return {"CPU": float(need.cpus), "memory": float(need.memory), **dict(need.resources)}
 
     # What actors keep to themselves
 

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gridcore.sdk.errors import GridError, NotPicklable, TaskError, describe
 from gridcore.sdk.outcomes import DONE, FAILED, MAY_REPEAT, STOPPED, packed_error
@@ -19,9 +19,10 @@ from gridcore.sdk.packing import Packed, pack, unpack, unpack_bytes
 from gridcore.sdk.workers import streams
 from gridcore.sdk.workers.frames import Message, packed_from
 from gridcore.sdk.workers.streams import Producer
+from gridcore.sdk.workers.worker_engine import WorkerEngine, current_call
 
-if TYPE_CHECKING:
-    from gridcore.sdk.workers.worker_engine import WorkerEngine
+About = tuple[int, str] | None
+"""Of a call: which attempt it is, and its name if its caller gave it one."""
 
 ASYNC_CONCURRENCY = 1000
 
@@ -109,7 +110,7 @@ class Runner:
     def run(self, message: Message, fds: list[int]) -> None:
         kind = message[0]
         if kind == "c":
-            _, number, function, wire, places, values, num_returns, _ = message
+            _, number, function, wire, places, values, num_returns, about, _ = message
             self._in_main(
                 number,
                 function,
@@ -118,11 +119,12 @@ class Runner:
                 places,
                 values,
                 num_returns,
+                about,
                 fds,
             )
         elif kind == "m":
-            _, number, name, wire, places, values, num_returns = message
-            self._method(number, name, wire, places, values, num_returns, fds)
+            _, number, name, wire, places, values, num_returns, about = message
+            self._method(number, name, wire, places, values, num_returns, about, fds)
         elif kind == "a":
             _, number, function, wire, places, values, concurrency = message
             self._create(number, function, wire, places, values, concurrency, fds)
@@ -169,6 +171,7 @@ class Runner:
         places: tuple[int | str, ...],
         values: list[Any],
         num_returns: int,
+        about: About,
         fds: list[int],
     ) -> None:
         interrupts = self._interrupts
@@ -178,6 +181,7 @@ class Runner:
         try:
             call, kinds = find()
             name = getattr(call, "__qualname__", "a call")
+            self._engine.calls[number] = name, about
             args, kwargs = arguments_from(wire, places, values, fds)
             del wire, values
             interrupts.open()
@@ -199,6 +203,7 @@ class Runner:
             seconds = time.perf_counter() - begun
             status, results = failed(error, name, kinds)
         interrupts.ended(number)
+        self._engine.calls.pop(number, None)
         if num_returns < 0:
             self._producers.pop(number, None)
         before = self._seconds.get(function, seconds)
@@ -239,7 +244,7 @@ class Runner:
             construct.__qualname__ = kind.__qualname__
             return construct, False
 
-        self._in_main(number, function, find, wire, places, values, 0, fds)
+        self._in_main(number, function, find, wire, places, values, 0, None, fds)
         self._engine.flush()
 
     def _method(
@@ -250,6 +255,7 @@ class Runner:
         places: tuple[int | str, ...],
         values: list[Any],
         num_returns: int,
+        about: About,
         fds: list[int],
     ) -> None:
         actor = self._actor
@@ -262,6 +268,7 @@ class Runner:
                 places,
                 values,
                 num_returns,
+                about,
                 fds,
             )
             return
@@ -273,16 +280,18 @@ class Runner:
             return
         if self._loop is not None:
             self._coroutines[number] = asyncio.run_coroutine_threadsafe(
-                self._coroutine(number, method, args, kwargs, num_returns), self._loop
+                self._coroutine(number, method, args, kwargs, num_returns, about), self._loop
             )
         else:
             assert self._threads is not None
-            self._threads.submit(self._in_thread, number, method, args, kwargs, num_returns)
+            self._threads.submit(self._in_thread, number, method, args, kwargs, num_returns, about)
 
     def _in_thread(
-        self, number: int, method: Any, args: Any, kwargs: Any, num_returns: int
+        self, number: int, method: Any, args: Any, kwargs: Any, num_returns: int, about: About
     ) -> None:
         name = getattr(method, "__qualname__", "a method")
+        self._engine.calls[number] = name, about
+        current_call.set(number)
         begun = time.perf_counter()
         try:
             if num_returns < 0:
@@ -299,13 +308,16 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 - the user's code, as above
             status, results = failed(error, name, False)
         self._producers.pop(number, None)
+        self._engine.calls.pop(number, None)
         self._engine.done(number, time.perf_counter() - begun, status, results)
         self._engine.flush()
 
     async def _coroutine(
-        self, number: int, method: Any, args: Any, kwargs: Any, num_returns: int
+        self, number: int, method: Any, args: Any, kwargs: Any, num_returns: int, about: About
     ) -> None:
         name = getattr(method, "__qualname__", "a method")
+        self._engine.calls[number] = name, about
+        current_call.set(number)
         begun = time.perf_counter()
         assert self._gate is not None
         try:
@@ -323,6 +335,7 @@ class Runner:
             status, results = failed(error, name, False)
         self._coroutines.pop(number, None)
         self._producers.pop(number, None)
+        self._engine.calls.pop(number, None)
         self._engine.done(number, time.perf_counter() - begun, status, results)
         self._engine.flush()
 

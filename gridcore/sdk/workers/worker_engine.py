@@ -16,8 +16,10 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from gridcore.sdk.context import Node, RuntimeContext, id_of
 from gridcore.sdk.engine import Arguments, Exported, Outcome
 from gridcore.sdk.errors import GetTimeout
 from gridcore.sdk.options import ActorOptions, CallOptions, TaskOptions, repeats_timeouts
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 
 SEAT_SHIFT = 40
 """Numbers that a worker gives out begin with that of its seat."""
+
+current_call: ContextVar[int | None] = ContextVar("current_call", default=None)
+"""Of a thread or coroutine; those of the main thread are on its stack."""
 
 Taken = tuple[Message, list[int]]
 
@@ -82,6 +87,9 @@ class WorkerEngine:
         """Calls to run on top of the main thread's waits, by token."""
         self._main_waits: list[int] = []
         self._forgotten: set[int] = set()
+        self.calls: dict[int, tuple[str, tuple[int, str] | None]] = {}
+        """Those that run here: their names, and what the driver says of them."""
+        self._whereabouts: tuple[Any, ...] = ("", "", "", None, False)
         self._callbacks: dict[int, Callable[[Any], object]] = {}
         """What to do with an answer that no thread waits for."""
 
@@ -235,7 +243,36 @@ class WorkerEngine:
         self._changes.append((number, -1))
 
     def identify(self, number: int) -> str:
-        return f"{number:x}"
+        return id_of(self._whereabouts[0], number)
+
+    def nodes(self) -> list[Node]:
+        found: list[Node] = self._state("nodes")
+        return found
+
+    def resources(self, *, available: bool) -> dict[str, float]:
+        found: dict[str, float] = self._state("available" if available else "total")
+        return found
+
+    def _state(self, what: str) -> Any:
+        token = next(self._tokens)
+        self.send(("N", token, what))
+        return self._wait_for(token, None)[0]
+
+    def context(self) -> RuntimeContext:
+        job, node, worker, actor, was_restarted = self._whereabouts
+        number = current_call.get()
+        if number is None and self._interrupts.stack:
+            number = self._interrupts.stack[-1]
+        call = self.calls.get(number) if number is not None else None
+        if number is None or call is None:
+            return RuntimeContext(
+                job, node, worker, actor_id=actor, was_current_actor_restarted=was_restarted
+            )
+        name, about = call
+        attempt, given_name = about or (0, "")
+        return RuntimeContext(
+            job, node, worker, id_of(job, number), given_name or name, actor, attempt, was_restarted
+        )
 
     def shutdown(self) -> None:
         """The driver's affair."""
@@ -465,6 +502,8 @@ class WorkerEngine:
         elif kind in ("m", "a"):
             self._has_taken = True
             self._take(message, fds)
+        elif kind == "j":
+            self._whereabouts = message[1:]
         elif kind == "f":
             self.functions[message[1]] = message[2]
         elif kind == "v":
