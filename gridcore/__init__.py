@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from gridcore.sdk.errors import TaskError as TaskError
     from gridcore.sdk.errors import TaskTimeout as TaskTimeout
     from gridcore.sdk.errors import WorkerDied as WorkerDied
+    from gridcore.sdk.events import events as events
     from gridcore.sdk.executor import Executor as Executor
     from gridcore.sdk.functions import RemoteFunction as RemoteFunction
+    from gridcore.sdk.progressing import progress as progress
     from gridcore.sdk.queues import Queue as Queue
     from gridcore.sdk.refs import ObjectRef as ObjectRef
     from gridcore.sdk.session import init as init
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from gridcore.sdk.state import cluster_resources as cluster_resources
     from gridcore.sdk.state import get_runtime_context as get_runtime_context
     from gridcore.sdk.state import nodes as nodes
+    from gridcore.sdk.state import report_progress as report_progress
     from gridcore.sdk.streaming import ObjectRefGenerator as ObjectRefGenerator
 
 __version__ = "0.1.0"
@@ -71,6 +74,7 @@ _HOMES = {
     "available_resources": "state",
     "cancel": "collecting",
     "cluster_resources": "state",
+    "events": "events",
     "gather": "collecting",
     "get": "collecting",
     "get_actor": "actors",
@@ -80,8 +84,10 @@ _HOMES = {
     "kill": "actors",
     "method": "actors",
     "nodes": "state",
+    "progress": "progressing",
     "put": "collecting",
     "remote": "decorator",
+    "report_progress": "state",
     "shutdown": "session",
     "wait": "collecting",
 }

@@ -11,6 +11,8 @@
     executor      `Executor`, as the standard library has them
     actor_pool    `ActorPool`
     queues        `Queue`
+    events        `events`; `listening` has what they are
+    progressing   `progress`
     state         `nodes`, what they offer, and where code runs; `context` has the types
     session       `init`, `shutdown`, and the engine of this process
     engine        the seam below which calls run

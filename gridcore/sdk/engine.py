@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from gridcore.sdk.context import Node, RuntimeContext
+from gridcore.sdk.listening import Listener
 from gridcore.sdk.options import ActorOptions, CallOptions, TaskOptions
 from gridcore.sdk.packing import Packed
 
@@ -114,6 +115,20 @@ class Engine(Protocol):
 
     def context(self) -> RuntimeContext:
         """Where the thread or coroutine that asks is."""
+        ...
+
+    def report(self, fraction: float, text: str) -> None:
+        """Of the call that says so; nothing if there is none."""
+        ...
+
+    def subscribe(self, listener: Listener) -> None:
+        """It is told what happens to calls."""
+        ...
+
+    def unsubscribe(self, listener: Listener) -> None: ...
+
+    def wait_for_note(self, listener: Listener) -> bool:
+        """Until it has one; False if there will be none."""
         ...
 
     def shutdown(self) -> None: ...

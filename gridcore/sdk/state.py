@@ -21,6 +21,16 @@ def available_resources() -> dict[str, float]:
     return session.engine().resources(available=True)
 
 
+def report_progress(fraction: float, text: str = "") -> None:
+    """In a call: how much of it is done, from 0 to 1; `gridcore.events()` has it in the program.
+
+    Outside of calls it does nothing, so that functions can run by themselves.
+    """
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"report_progress: {fraction!r} must be from 0 to 1")
+    session.engine().report(float(fraction), text)
+
+
 def get_runtime_context() -> RuntimeContext:
     """Where this code runs: in which job, on which node, in which call."""
     return session.engine().context()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 import subprocess
 import sys
@@ -16,8 +17,10 @@ from hypothesis import strategies as st
 import gridcore
 from gridcore.sdk.binding import checker
 from gridcore.sdk.errors import GridError, NotPicklable, TaskError
+from gridcore.sdk.listening import Listener
 from gridcore.sdk.options import actor_options, parse_bytes, task_options
 from gridcore.sdk.packing import INLINE_BYTES, pack, unpack
+from gridcore.sdk.progressing import LINE_EVERY_S, Lines
 from gridcore.sdk.workers.endings import how_it_ended
 
 TOP = Path(__file__).parents[2]
@@ -185,9 +188,35 @@ def test_exit_codes_are_explained() -> None:
     assert how_it_ended(None) == "is gone"
 
 
+def test_progress_is_a_line_for_each_tenth_and_now_and_then() -> None:
+    printed, now = io.StringIO(), [0.0]
+    lines = Lines(200, printed, lambda: now[0])
+    for done in (1, 19, 20, 21, 59, 60):
+        lines.show(done)
+    now[0] = LINE_EVERY_S
+    for done in (60, 61, 62, 200):
+        lines.show(done)
+    assert printed.getvalue().splitlines() == [
+        "20 of 200 (10 %) done",
+        "59 of 200 (29 %) done",
+        "60 of 200 (30 %) done",
+        "61 of 200 (30 %) done",
+        "200 of 200 (100 %) done",
+    ]
+
+
+def test_a_listener_that_nobody_reads_forgets_the_oldest() -> None:
+    listener = Listener(2)
+    for number in range(5):
+        listener.note("submitted", str(number), "f", "", None)
+    assert listener.dropped == 3
+    assert [listener.take().id for _ in range(2)] == ["3", "4"]
+    assert not listener
+
+
 def test_public_names_are_few_and_all_there() -> None:
     names = [name for name in dir(gridcore) if name in gridcore._HOMES]
-    assert len(names) == len(gridcore._HOMES) <= 30
+    assert len(names) == len(gridcore._HOMES) <= 40
     for name in names:
         assert getattr(gridcore, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

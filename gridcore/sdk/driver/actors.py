@@ -302,6 +302,7 @@ class Actors:
         if number == actor.created_by.number:
             if status == DONE:
                 actor.is_alive = True
+                core.note_of("actor_started", -actor.number, actor.created_by.name)
                 self.send_calls(actor)
                 self._end_if_unneeded(actor)
             else:
@@ -357,6 +358,7 @@ class Actors:
                 self._over(actor, call)
                 self._core.settle(call, [call.ends_as] * len(call.results), is_error=True)
             elif call.may_repeat():
+                self._core.note("retried", call, why)
                 repeated.setdefault(call.caller, []).append(call)
             else:
                 self._over(actor, call)
@@ -380,6 +382,7 @@ class Actors:
             del self._names[actor.options.name]
         call = actor.created_by
         if call is not None:
+            self._core.note_of("actor_died", -actor.number, call.name, actor.death)
             self._core.settle(call, [], is_error=True)
         self._fail_all(actor, lost, cause=why if isinstance(why, GridError) else None)
         if actor.process is None:

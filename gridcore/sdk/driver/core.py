@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gridcore.sdk.blobs import Blob
+from gridcore.sdk.context import id_of
 from gridcore.sdk.driver.actors import Actors
 from gridcore.sdk.driver.objects import Objects
 from gridcore.sdk.driver.place import Place
@@ -27,6 +28,7 @@ from gridcore.sdk.errors import (
     Unschedulable,
     WorkerDied,
 )
+from gridcore.sdk.listening import Kind, Listener
 from gridcore.sdk.options import STREAMING, TaskOptions, repeats_timeouts
 from gridcore.sdk.outcomes import DONE, MAY_REPEAT, STOPPED, packed_error
 from gridcore.sdk.packing import Packed
@@ -47,6 +49,7 @@ class Core:
         self.actors = Actors(self)
         self.streams = Streams(self)
         self.objects = Objects(keep, self.actors.change_handles, self.streams)
+        self.listeners: list[Listener] = []
         self.open_calls = 0
         self.fired: list[Callable[[], object]] = []
         """Callbacks that are due; run without the lock."""
@@ -95,6 +98,8 @@ class Core:
     def expect(self, call: CallRecord) -> None:
         """Its results will come. Holds what its arguments refer to until they do."""
         self.open_calls += 1
+        if self.listeners:
+            self.note("submitted", call)
         for number in call.results:
             self.objects.add(number, call)
         arguments = call.arguments
@@ -155,6 +160,8 @@ class Core:
         """The call is over."""
         self.open_calls -= 1
         self.deadlines.pop(call.number, None)
+        if self.listeners:
+            self._note_end(call, results, is_error=is_error)
         woken: list[CallRecord] = []
         for number, packed in zip(call.results, results, strict=True):
             woken += self.settle_value(number, packed, is_error=is_error)
@@ -186,6 +193,7 @@ class Core:
         assert call.ends_as is not None
         if call.is_late and call.retries_timeouts and call.may_repeat():
             call.ends_as, call.is_late = None, False
+            self.note("retried", call, "it took longer than its timeout")
             self.place.add(call)
         else:
             self.settle(call, [call.ends_as] * len(call.results), is_error=True)
@@ -246,6 +254,7 @@ class Core:
         if call.ends_as is not None and not (call.is_late and status == DONE):
             self.stopped(call)
         elif status == MAY_REPEAT and call.may_repeat():
+            self.note("retried", call, results[0])
             self.place.add(call)
         elif status == STOPPED:
             self.fail(call, TaskCancelled.of(call.name))
@@ -260,9 +269,34 @@ class Core:
         if call.ends_as is not None:
             self.stopped(call)
         elif call.may_repeat():
+            self.note("retried", call, error.cause or "")
             self.place.add(call, first=True)
         else:
             self.fail(call, error)
+
+    def note(self, kind: Kind, call: CallRecord, what: str | Packed = "") -> None:
+        """For subscribers; what happens to an actor's constructor happens to the actor."""
+        if call.actor is None or call.method:
+            self.note_of(kind, call.number, call.name, what)
+
+    def note_of(
+        self,
+        kind: Kind,
+        number: int,
+        name: str,
+        what: str | Packed = "",
+        fraction: float | None = None,
+    ) -> None:
+        for listener in self.listeners:
+            listener.note(kind, id_of(self.name, number), name, what, fraction)
+
+    def _note_end(self, call: CallRecord, results: Sequence[Packed], *, is_error: bool) -> None:
+        if not is_error:
+            self.note("finished", call)
+        elif call.ends_as is not None and not call.is_late:
+            self.note("cancelled", call)
+        else:
+            self.note("failed", call, results[0] if results else "")
 
     def watch_for(self, numbers: Sequence[int], least: int, watch: Watch) -> None:
         """Sets how many are left until `least` are over, and asks to be told."""

@@ -18,6 +18,7 @@ from gridcore.sdk.driver.pump import Poller, Pump
 from gridcore.sdk.driver.records import DRIVER, Watch
 from gridcore.sdk.engine import Arguments, Exported, Outcome
 from gridcore.sdk.errors import GetTimeout, NotConnected
+from gridcore.sdk.listening import Listener
 from gridcore.sdk.options import ActorOptions, CallOptions, TaskOptions
 from gridcore.sdk.packing import Packed
 
@@ -117,6 +118,8 @@ class DriverEngine:
             self._check()
             self._core.actors.kill(actor, no_restart=no_restart)
         self._run_callbacks()
+        if self._core.listeners:
+            self._pump.wake()
 
     def put(self, packed: Packed) -> int:
         with self._lock:
@@ -176,6 +179,8 @@ class DriverEngine:
             self._core.cancel(number, force=force)
             self._give_out()
         self._run_callbacks()
+        if self._core.listeners:
+            self._pump.wake()
 
     def when_done(self, number: int, callback: Callable[[], object]) -> None:
         watch = Watch(1, lambda: self._core.fired.append(callback))
@@ -218,6 +223,29 @@ class DriverEngine:
             node_id=self._core.place.node_of(None),
             worker_id=worker_id_of(self._name, DRIVER),
         )
+
+    def report(self, fraction: float, text: str) -> None:
+        """No call runs here."""
+
+    def subscribe(self, listener: Listener) -> None:
+        with self._lock:
+            self._check()
+            self._core.listeners.append(listener)
+
+    def unsubscribe(self, listener: Listener) -> None:
+        with self._lock:
+            listener.is_closed = True
+            if listener in self._core.listeners:
+                self._core.listeners.remove(listener)
+        if not self._is_closed:
+            self._pump.wake()
+
+    def wait_for_note(self, listener: Listener) -> bool:
+        if not listener:
+            self._pump.run_until(
+                lambda: bool(listener) or listener.is_closed or self._is_closed, None
+            )
+        return bool(listener) and not listener.is_closed
 
     def shutdown(self) -> None:
         if self._is_closed or os.getpid() != self._process_id:
@@ -262,6 +290,8 @@ class DriverEngine:
     def _after_submit(self) -> None:
         self._submitted += 1
         self._pump.step_aside()
+        if self._core.listeners:
+            self._pump.wake()
         if self._submitted % LOOK_EVERY == 0:
             self._pump.look()
             if self._core.open_calls > MOST_OPEN_CALLS:

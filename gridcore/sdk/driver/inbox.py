@@ -45,6 +45,7 @@ class Inbox:
             "u": self._on_unpin,
             "k": self._on_kill,
             "N": self._on_state,
+            "P": self._on_progress,
         }
 
     def on_message(self, process: Peer, message: Message, fds: list[int]) -> None:
@@ -104,6 +105,11 @@ class Inbox:
             found = place.resources(available=what == "available")
         out.messages.append(("o", token, found))
         place.send(process, out)
+
+    def _on_progress(self, process: Peer, message: Message, fds: list[int]) -> None:
+        del process, fds
+        _, number, name, fraction, text = message
+        self._core.note_of("progress", number, name, text, fraction)
 
     def _on_function(self, process: Peer, message: Message, fds: list[int]) -> None:
         del process, fds

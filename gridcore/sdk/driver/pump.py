@@ -145,6 +145,12 @@ class Pump:
         if self._is_background:
             self._ring()
 
+    def wake(self) -> None:
+        """What some thread waits for may be there, although no message came."""
+        self._ring()
+        with self._handed_over:
+            self._handed_over.notify_all()
+
     def read_in_background(self) -> None:
         """Somebody is to be called back, and nobody waits."""
         self._now.set()

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from gridcore.sdk.context import Node, RuntimeContext, id_of
 from gridcore.sdk.engine import Arguments, Exported, Outcome
 from gridcore.sdk.errors import GetTimeout
+from gridcore.sdk.listening import Listener
 from gridcore.sdk.options import ActorOptions, CallOptions, TaskOptions, repeats_timeouts
 from gridcore.sdk.packing import Packed, pack
 from gridcore.sdk.workers.frames import (
@@ -260,19 +261,44 @@ class WorkerEngine:
 
     def context(self) -> RuntimeContext:
         job, node, worker, actor, was_restarted = self._whereabouts
-        number = current_call.get()
-        if number is None and self._interrupts.stack:
-            number = self._interrupts.stack[-1]
-        call = self.calls.get(number) if number is not None else None
-        if number is None or call is None:
+        call = self._current()
+        if call is None:
             return RuntimeContext(
                 job, node, worker, actor_id=actor, was_current_actor_restarted=was_restarted
             )
-        name, about = call
-        attempt, given_name = about or (0, "")
+        number, name, attempt = call
         return RuntimeContext(
-            job, node, worker, id_of(job, number), given_name or name, actor, attempt, was_restarted
+            job, node, worker, id_of(job, number), name, actor, attempt, was_restarted
         )
+
+    def _current(self) -> tuple[int, str, int] | None:
+        """The call of this thread or coroutine: its number, its name, which attempt it is."""
+        number = current_call.get()
+        if number is None and self._interrupts.stack:
+            number = self._interrupts.stack[-1]
+        if number is None or number not in self.calls:
+            return None
+        name, about = self.calls[number]
+        attempt, given_name = about or (0, "")
+        return number, given_name or name, attempt
+
+    def report(self, fraction: float, text: str) -> None:
+        call = self._current()
+        if call is not None:
+            self.send(("P", call[0], call[1], fraction, text))
+
+    def subscribe(self, listener: Listener) -> None:
+        del listener
+        raise RuntimeError(
+            "gridcore.events: they are about the calls of the whole program. Subscribe there, and"
+            " not in one of its calls"
+        )
+
+    def unsubscribe(self, listener: Listener) -> None:
+        """There is none."""
+
+    def wait_for_note(self, listener: Listener) -> bool:
+        return bool(listener)
 
     def shutdown(self) -> None:
         """The driver's affair."""
