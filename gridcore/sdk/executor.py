@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import functools
 import threading
 import time
 import types
@@ -111,9 +110,9 @@ class Executor(concurrent.futures.Executor):
         self._seen: weakref.WeakSet[types.FunctionType] = weakref.WeakSet()
         self._changed = threading.Condition()
         self._waiting: deque[_Work] = deque()
-        self._young: dict[GridFuture[Any], None] = {}
-        self._old: dict[GridFuture[Any], None] = {}
-        self._over: deque[GridFuture[Any]] = deque()
+        self._young: dict[ObjectRef[Any], GridFuture[Any]] = {}
+        self._old: dict[ObjectRef[Any], GridFuture[Any]] = {}
+        self._over: deque[ObjectRef[Any]] = deque()
         """The old ones that have been called back."""
         self._open = 0
         """Those with the grid, on their way there, or on their way out of it."""
@@ -158,12 +157,14 @@ class Executor(concurrent.futures.Executor):
         """No more calls are taken. `wait`: until all are over. `cancel_futures`: those that have
         not begun are cancelled; without `max_workers` all are, as nobody here knows which have."""
         dropped: list[GridFuture[Any]] = []
+        sent: list[GridFuture[Any]] = []
         with self._changed:
             self._is_shut = True
             if cancel_futures:
                 dropped = [work[0] for work in self._waiting]
                 self._waiting.clear()
-            sent = [*self._young, *self._old] if cancel_futures and not self._max_workers else ()
+            if cancel_futures and not self._max_workers:
+                sent = [*self._old.values(), *self._young.values()]
             self._changed.notify_all()
         for future in dropped:
             if future.cancel():
@@ -180,21 +181,17 @@ class Executor(concurrent.futures.Executor):
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while not future.done():
-            target: GridFuture[Any] | None = future
             ref = future.ref
             if ref is None:  # it waits here until another one is over
                 with self._changed:
-                    target = next(chain(self._old, self._young), None)
-                ref = target.ref if target is not None else None
-            if ref is None or target is None:
+                    ref = next(chain(self._old, self._young), None)
+            if ref is None or not engine_of(ref).wait((number_of(ref),), 1, _left(deadline)):
                 break
-            left = _left(deadline)
-            if not engine_of(ref).wait((number_of(ref),), 1, left):
-                break
-            del ref
-            concurrent.futures.wait((target,), _left(deadline))  # the collector is at it
-            if deadline is not None and not _left(deadline):
-                break
+            claimed = self._claim((ref,))
+            if not claimed and ref is future.ref:
+                break  # the collector is at it
+            # To settle it here saves waking the collector, and being woken by it.
+            self._settle(claimed)
         return _left(deadline)
 
     # What is sent
@@ -256,7 +253,7 @@ class Executor(concurrent.futures.Executor):
                 future.set_exception(error)
             return
         with self._changed:
-            self._young[future] = None
+            self._young[ref] = future
             if self._collector is None:
                 self._collector = threading.Thread(target=self._collect, name="gridcore-executor")
                 self._collector.start()
@@ -283,7 +280,7 @@ class Executor(concurrent.futures.Executor):
 
     def _collect(self) -> None:
         while self._has_work():
-            self._take_in()
+            self._settle(self._taken_in())
 
     def _has_work(self) -> bool:
         """Waits for some; False if the collector is to end."""
@@ -305,43 +302,41 @@ class Executor(concurrent.futures.Executor):
         return True
 
     def _check_engine(self) -> None:
-        future = next(iter(self._old))
         try:
-            if future.ref is not None:
-                engine_of(future.ref)
+            engine_of(next(iter(self._old)))
         except GridError:
             self._over.extend(self._old)
 
-    def _take_in(self) -> None:
+    def _taken_in(self) -> list[GridFuture[Any]]:
         with self._changed:
             young = list(islice(self._young, ASKED_AT_ONCE))
-            over = [future for future in self._over if future in self._old]
+            over = self._claim(self._over)
             self._over.clear()
-            for future in over:
-                del self._old[future]
-        ended = _ended(young, within_s=0 if over else TICK_S) if young else []
-        with self._changed:
-            for future in ended:
-                del self._young[future]
+        ended = _ended(young, within_s=0 if over else TICK_S)
         if not ended and not over:
             self._make_old(young)
-        self._settle(over + ended)
+        return over + self._claim(ended)
 
-    def _make_old(self, young: list[GridFuture[Any]]) -> None:
+    def _claim(self, refs: Iterable[ObjectRef[Any]]) -> list[GridFuture[Any]]:
+        """Those that it is up to the caller to settle."""
         with self._changed:
-            for future in young:
-                del self._young[future]
-                self._old[future] = None
-        for future in young:
+            found = (self._young.pop(ref, None) or self._old.pop(ref, None) for ref in refs)
+            return [future for future in found if future is not None]
+
+    def _make_old(self, young: list[ObjectRef[Any]]) -> None:
+        with self._changed:
+            young = [ref for ref in young if ref in self._young]
+            for ref in young:
+                self._old[ref] = self._young.pop(ref)
+        for ref in young:
             try:
-                assert future.ref is not None
-                future.ref.add_done_callback(functools.partial(self._on_over, future))
+                ref.add_done_callback(self._on_over)
             except GridError:  # the engine was shut down
-                self._on_over(future)
+                self._on_over(ref)
 
-    def _on_over(self, future: GridFuture[Any], _ref: object = None) -> None:
+    def _on_over(self, ref: ObjectRef[Any]) -> None:
         with self._changed:
-            self._over.append(future)
+            self._over.append(ref)
             self._changed.notify_all()
 
     def _settle(self, futures: list[GridFuture[Any]]) -> None:
@@ -355,10 +350,10 @@ class Executor(concurrent.futures.Executor):
         with self._changed:
             self._open -= len(futures)
         self._send_waiting()  # first, as workers wait for it
-        for future, outcome in zip(futures, outcomes, strict=True):
-            future.ref = None
-            if future.set_running_or_notify_cancel():
-                _finish(future, outcome)
+        futures.reverse()
+        for outcome in outcomes:
+            # Out of the list: who has taken a result and dropped it is the last to have it.
+            _finish(futures.pop(), outcome)
 
     # Waiting
 
@@ -366,7 +361,7 @@ class Executor(concurrent.futures.Executor):
         with contextlib.suppress(GridError):  # the collector tells it to each future
             while True:
                 with self._changed:
-                    future = next(chain(self._old, self._young), None)
+                    future = next(chain(self._old.values(), self._young.values()), None)
                 if future is None:
                     break
                 self.wait_for(future, None)
@@ -393,16 +388,20 @@ def _results(
     return results()
 
 
-def _ended(futures: list[GridFuture[Any]], *, within_s: float) -> list[GridFuture[Any]]:
+def _ended(refs: list[ObjectRef[Any]], *, within_s: float) -> list[ObjectRef[Any]]:
+    if not refs:
+        return []
     try:
-        numbers = [number_of(future.ref) for future in futures if future.ref is not None]
-        over = engine_of(futures[0].ref).wait(numbers, 1, within_s)  # type: ignore[arg-type]
+        over = engine_of(refs[0]).wait([number_of(ref) for ref in refs], 1, within_s)
     except GridError:
-        return futures  # which then tell of it
-    return [future for future, number in zip(futures, numbers, strict=True) if number in over]
+        return refs  # to settle them tells of it
+    return [ref for ref in refs if number_of(ref) in over]
 
 
 def _finish(future: GridFuture[Any], outcome: Outcome | GridError) -> None:
+    future.ref = None
+    if not future.set_running_or_notify_cancel():
+        return
     try:
         error = error_of(outcome) if isinstance(outcome, Outcome) else outcome
         if error is None and isinstance(outcome, Outcome):
