@@ -231,6 +231,7 @@ def _view(
         platform=platform_of(node.architecture),
         runtime=node.runtime,
         parallelism=node.parallelism or node.cpu_count,
+        container_memory=node.container_memory,
         version=node.version,
         task=report.task if report else None,
         task_version=report.version if report else "",

@@ -302,6 +302,8 @@ class RegisterRequest(Message):
     cpu_count: Annotated[int, Field(ge=1, le=100_000)]
     runtime: RuntimeName = "docker"
     parallelism: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    container_memory: Annotated[int, Field(ge=1)] | None = None
+    """Megabytes that each run may take; None from an agent that does not say."""
     version: Annotated[str, StringConstraints(max_length=100)] = ""
     heartbeat_interval: Annotated[float, Field(gt=0, le=3600)] = 30.0
     """What the node would like; the hub's answer holds."""
@@ -515,6 +517,7 @@ class NodeView(Message):
     platform: str | None
     runtime: RuntimeName
     parallelism: int
+    container_memory: int | None = None
     version: str
     task: str | None
     task_version: str

@@ -86,6 +86,7 @@ async def _run_agent(
         cpu_count=os.cpu_count() or 1,
         runtime=config.runtime,
         parallelism=len(slots),
+        container_memory=config.container_memory,
         version=__version__,
         heartbeat_interval=config.heartbeat_interval,
         agent=secrets.token_hex(8),

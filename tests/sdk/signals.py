@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
+import gridcore
 from tests.support.waiting import POLL_S, wait_until
 
 WITHIN_S = 20.0
@@ -33,3 +35,16 @@ def wait_reached(point: Path, *, times: int = 1) -> None:
 
 def times_reached(point: Path) -> int:
     return len(point.read_text()) if point.exists() else 0
+
+
+@gridcore.remote
+def _hold(folder: Path) -> None:
+    reach(folder / "holds")
+    wait_for(folder / "go")
+
+
+def hold_all(folder: Path) -> list[gridcore.ObjectRef[Any]]:
+    """Calls that keep both workers of a test's engine until `folder / "go"` is reached."""
+    held = [_hold.remote(folder), _hold.remote(folder)]
+    wait_reached(folder / "holds", times=2)
+    return held

@@ -23,7 +23,7 @@ import gridcore
 from gridcore.sdk.events import Events
 from gridcore.sdk.listening import Event
 from tests.sdk.conftest import ENGINES
-from tests.sdk.signals import WITHIN_S, reach, times_reached, wait_for, wait_reached
+from tests.sdk.signals import WITHIN_S, hold_all, reach, times_reached, wait_for, wait_reached
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -174,20 +174,14 @@ def test_a_subscription_that_is_closed_ends_its_loop() -> None:
 
 
 def test_another_thread_hears_of_a_call_that_only_waits(seen: Events, tmp_path: Path) -> None:
-    @gridcore.remote(num_cpus=2)
-    def hold_all() -> None:
-        reach(tmp_path / "holds")
-        wait_for(tmp_path / "go")
-
-    held = hold_all.remote()
-    wait_reached(tmp_path / "holds")
-    next(seen)
+    held = hold_all(tmp_path)
+    assert [next(seen).kind for _ in held] == ["submitted"] * 2
     with concurrent.futures.ThreadPoolExecutor(1) as reader:
         event = reader.submit(next, seen)
         ref = one.remote()
         assert event.result(WITHIN_S).id == ref.id
     reach(tmp_path / "go")
-    gridcore.get([held, ref], timeout=WITHIN_S)
+    gridcore.get([*held, ref], timeout=WITHIN_S)
 
 
 def test_shutdown_ends_subscriptions(engine: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import gridcore
-from tests.sdk.signals import WITHIN_S, reach, times_reached, wait_for, wait_reached
+from tests.sdk.signals import WITHIN_S, hold_all, reach, times_reached, wait_for, wait_reached
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -130,13 +130,7 @@ def test_a_wait_has_an_end_and_the_call_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_call_that_has_not_begun_can_be_cancelled(tmp_path: Path) -> None:
-    @gridcore.remote
-    def hold() -> None:
-        reach(tmp_path / "holds")
-        wait_for(tmp_path / "go")
-
-    held = [hold.remote(), hold.remote()]
-    wait_reached(tmp_path / "holds", times=2)
+    held = hold_all(tmp_path)
     waits = sleep_for.remote(0, tmp_path / "never")
     depends = kill_worker_until.remote(tmp_path / "nor this", waits)  # type: ignore[arg-type]
     gridcore.cancel(waits)

@@ -60,18 +60,18 @@ def test_nodes_say_what_they_are() -> None:
 
 
 def test_what_a_call_holds_is_not_available(tmp_path: Path) -> None:
-    @gridcore.remote(num_cpus=2, memory="1 MB")
-    def hold_all() -> None:
+    @gridcore.remote(memory="1 MB")
+    def hold() -> None:
         reach(tmp_path / "holds")
         wait_for(tmp_path / "go")
 
     total = gridcore.cluster_resources()
     assert total["CPU"] == 2.0
-    held = hold_all.remote()
-    wait_reached(tmp_path / "holds")
+    held = [hold.remote(), hold.remote()]
+    wait_reached(tmp_path / "holds", times=2)
     free = gridcore.available_resources()
     assert free["CPU"] == 0.0
-    assert free["memory"] == total["memory"] - 1_000_000
+    assert free["memory"] == total["memory"] - 2_000_000
     reach(tmp_path / "go")
     gridcore.get(held, timeout=WITHIN_S)
     wait_until(

@@ -21,7 +21,7 @@ import gridcore
 from gridcore.sdk import session
 from gridcore.sdk.errors import NotPicklable
 from gridcore.sdk.workers.streams import MOST_AHEAD, MOST_BYTES_AHEAD
-from tests.sdk.signals import WITHIN_S, reach, times_reached, wait_for, wait_reached
+from tests.sdk.signals import WITHIN_S, hold_all, reach, times_reached, wait_for, wait_reached
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -173,7 +173,9 @@ def test_producers_that_wait_take_no_core(tmp_path: Path) -> None:
     ]
     for name in "abc":
         wait_reached(tmp_path / name, times=MOST_AHEAD)
-    assert gridcore.get(double.options(num_cpus=2).remote(4), timeout=WITHIN_S) == 8
+    held = hold_all(tmp_path)
+    reach(tmp_path / "go")
+    gridcore.get(held, timeout=WITHIN_S)
     assert [len(values(generator)) for generator in generators] == [2 * MOST_AHEAD] * 3
 
 
@@ -189,18 +191,12 @@ def test_a_generator_that_nobody_wants_is_closed(tmp_path: Path) -> None:
 
 
 def test_one_that_has_not_begun_does_not_begin_when_nobody_wants_it(tmp_path: Path) -> None:
-    @gridcore.remote(num_cpus=2)
-    def hold_all() -> None:
-        reach(tmp_path / "holds")
-        wait_for(tmp_path / "go")
-
-    held = hold_all.remote()
-    wait_reached(tmp_path / "holds")
+    held = hold_all(tmp_path)
     generator = note_each.remote(1, tmp_path / "never", tmp_path / "end")
     del generator
     gridcore.put("whatever is next sees to what was dropped")
     reach(tmp_path / "go")
-    gridcore.get([held, *(double.remote(1) for _ in range(20))], timeout=WITHIN_S)
+    gridcore.get([*held, *(double.remote(1) for _ in range(20))], timeout=WITHIN_S)
     assert not (tmp_path / "never").exists()
 
 

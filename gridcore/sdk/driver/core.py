@@ -234,8 +234,8 @@ class Core:
             self.streams.let_go(call.stream)
         if process is None:
             if call.actor is None:
-                if call.missing == 0:
-                    self.place.drop(call)
+                if call.missing == 0 and not self.place.drop(call):
+                    return
                 call.missing = -1
             else:
                 self.actors.forget(call)

@@ -44,12 +44,14 @@ def call_back(callback: Callable[[], object]) -> None:
 
 
 class DriverEngine:
-    def __init__(self, make_place: Callable[[Core], Place], keep: Callable[[Blob], None]) -> None:
+    def __init__(
+        self, make_place: Callable[[Core], Place], keep: Callable[[Blob], None], *, job: str
+    ) -> None:
         self._lock = threading.RLock()
         self._released: deque[int] = deque()
         self._poller = Poller()
         self._process_id = os.getpid()
-        self._name = os.urandom(4).hex()
+        self._name = job
         self._submitted = 0
         self._is_closed = False
         self._core = Core(self._name, make_place, keep)

@@ -26,8 +26,8 @@ class Place(Protocol):
         """It may run. It comes back with `Core.over` or `Core.lost`."""
         ...
 
-    def drop(self, call: CallRecord) -> None:
-        """It need not run, if it does not yet."""
+    def drop(self, call: CallRecord) -> bool:
+        """It is not to run. False if that is not certain yet: then it comes back as always."""
         ...
 
     def where(self, call: CallRecord) -> Peer | None:

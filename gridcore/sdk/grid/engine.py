@@ -48,15 +48,21 @@ class GridEngine(DriverEngine):
                 task.queue,
                 self._job,
                 poller=self._poller,
-                on_letter=self._on_letter,
+                on_letter=lambda data: self._place.on_letter(data),
                 on_forgotten=lambda: self._place.push_again(),
             )
             self._place = GridPlace(
-                core, self._store, self._job, now=time.monotonic, stored=self._stored
+                core,
+                self._store,
+                self._job,
+                now=time.monotonic,
+                stored=self._stored,
+                on_message=lambda *what: self._inbox.on_message(*what),
             )
+            self._place.set_fleet(task.nodes())
             return self._place
 
-        super().__init__(make_place, _keep_nothing)
+        super().__init__(make_place, _keep_nothing, job=self._job)
         try:
             with self._lock:
                 self._store.start()
@@ -150,6 +156,7 @@ class GridEngine(DriverEngine):
         del is_quiet
         now = time.monotonic()
         self._core.on_time(now)
+        self._place.on_time(now)
         self._drop_values()
         if now - self._looked_at > LOOK_S:
             self._looked_at = now
@@ -162,13 +169,9 @@ class GridEngine(DriverEngine):
             self._drop_values()
             self._give_out()
             times = [self._store.next_time(), self._looked_at + LOOK_S]
-            deadline = self._core.next_deadline()
-        if deadline is not None:
-            times.append(deadline)
+            deadlines = (self._core.next_deadline(), self._place.next_time())
+            times += [deadline for deadline in deadlines if deadline is not None]
         return max(0.0, min(times) - time.monotonic())
-
-    def _on_letter(self, data: bytes) -> None:
-        self._place.on_letter(data, self._inbox.on_message)
 
     def _drop_values(self) -> None:
         if self._dropped:

@@ -14,12 +14,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gridcore.redis_urls import hide_password
+from gridcore.sdk.context import Node
 from gridcore.sdk.errors import NotConnected
 from gridcore.sdk.grid import keys
 from gridcore.sdk.grid.messages import PYTHON, Item
 
 if TYPE_CHECKING:
     from gridcore.sdk.grid.engine import GridEngine
+    from gridcore.sdk.grid.place import GridPlace
 
 CALL_WITHIN_S = 15.0
 
@@ -29,6 +31,8 @@ QUIET_S = 6.0
 """Calls that wait for their first container so long are a reason to say why."""
 
 MAX_ATTEMPTS = 3
+
+MEGABYTE = 1024 * 1024
 
 COMMAND = ["python3", "-m", "gridcore.sdk.grid.runner"]
 
@@ -83,6 +87,8 @@ class Task:
         self.redis_url = ""
         self._stop = threading.Event()
         self._told: set[str] = set()
+        self._problems: list[str] = []
+        """Of nodes."""
 
     @classmethod
     def join(cls, url: str, token: str, image: str | None) -> Task:
@@ -124,8 +130,23 @@ class Task:
     def shown_redis_url(self) -> str:
         return hide_password(self.redis_url)
 
-    def nodes(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._hub.call("GET", "/api/nodes")
+    def nodes(self) -> list[Node]:
+        """Raises OSError or Refused."""
+        self._problems = []
+        found: list[Node] = []
+        for node in self._hub.call("GET", "/api/nodes"):
+            self._problems += filter(None, [node["error"]])
+            found.append(
+                Node(
+                    id=node["id"],
+                    hostname=node["hostname"],
+                    architecture=node["architecture"],
+                    cpus=float(node["parallelism"]),
+                    memory=node["parallelism"] * (node.get("container_memory") or 0) * MEGABYTE,
+                    resources={},
+                    alive=node["status"] == "Online",
+                )
+            )
         return found
 
     # A thread of its own, since an answer may take long
@@ -144,6 +165,8 @@ class Task:
                     self.submit()
                 if details["queues"]["dead"]:
                     self._settle_dead_letters(engine)
+                fleet = self.nodes()
+                engine.in_turn(_set_fleet(fleet))
                 quiet_s = quiet_s + LOOK_EVERY_S if engine.is_waiting else 0.0
                 if quiet_s >= QUIET_S:
                     self._say_why_nothing_runs(details)
@@ -191,7 +214,7 @@ class Task:
             return
         reasons = [details["waiting_for"] or ""]
         reasons += [failure["message"] for failure in details["failures"][:1]]
-        reasons += [node["error"] or "" for node in self.nodes()]
+        reasons += self._problems
         reason = next((text for text in reasons if text), "")
         if reason:
             self._tell(reason, f"no container has begun with this program's calls yet: {reason}")
@@ -203,7 +226,14 @@ class Task:
             _log.warning("%s", text)
 
 
-def _dead(item: Item, why: str, *, is_out_of_memory: bool) -> Callable[[Any], None]:
+def _set_fleet(fleet: list[Node]) -> Callable[[GridPlace], None]:
+    def change(place: GridPlace) -> None:
+        place.set_fleet(fleet)
+
+    return change
+
+
+def _dead(item: Item, why: str, *, is_out_of_memory: bool) -> Callable[[GridPlace], None]:
     return lambda place: place.on_dead_letter(item, why, is_out_of_memory=is_out_of_memory)
 
 

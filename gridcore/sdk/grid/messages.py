@@ -44,7 +44,9 @@ class Item:
     arguments: Wire = b""
     places: tuple[int | str, ...] = ()
     values: tuple[Wire, ...] = ()
-    num_returns: int | str = 1
+    returns: int = 1
+    about: tuple[int, str] | None = None
+    """As workers are told."""
     timeout: float | None = None
     memory: int = 0
     cpus: float = 1.0

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from gridcore.sdk.context import Node
 from gridcore.sdk.driver.core import Core
 from gridcore.sdk.driver.records import DRIVER, Actor, CallRecord, Peer
 from gridcore.sdk.engine import Exported
@@ -35,6 +35,11 @@ MOST_PUSHED_BYTES = 64 * 1024 * 1024
 
 ITEMS_AT_ONCE = 1000
 
+DROP_WITHIN_S = 2.0
+"""A call that was cancelled and that nobody has spoken of since: it is not to be waited for."""
+
+DRIVERS_NODE = "driver"
+
 RUN_SILENT_S = 45.0
 """More than a node's lease, after which its items come back."""
 
@@ -43,7 +48,7 @@ class Sends(Protocol):
     """What a place needs of the store."""
 
     def push(self, items: Sequence[bytes], *, first: bool = False) -> None: ...
-    def take_back(self, item: bytes) -> None: ...
+    def take_back(self, item: bytes, then: Callable[[], None]) -> None: ...
     def order(self, run: str, data: bytes) -> None: ...
     def put_function(self, exported: Exported) -> None: ...
     def close(self) -> None: ...
@@ -58,6 +63,7 @@ class GridWorker(Peer):
         """None until it has said hello."""
         self.worker = 0
         """Its number in the run."""
+        self.node = ""
 
 
 class _Run:
@@ -93,6 +99,14 @@ class _Pushed:
         self.call = call
         self.peer = peer
 
+    @property
+    def need(self) -> Need:
+        if self.call is not None:
+            return self.call.need
+        assert self.peer is not None
+        assert self.peer.actor is not None
+        return self.peer.actor.need
+
 
 class GridOutgoing(Outgoing):
     def wire(self, packed: Packed) -> Any:
@@ -117,34 +131,39 @@ class GridPlace:
         *,
         now: Callable[[], float],
         stored: Callable[[Ticket], StoredBlob],
+        on_message: Callable[[Peer, Message, list[Any]], None],
     ) -> None:
-        """`stored`: the value of a ticket, which is this driver's from now on."""
+        """`stored`: the value of a ticket, which is this driver's from now on; `on_message`: for
+        what workers ask of any driver."""
         self._core = core
         self._store = store
         self._job = job
         self._now = now
         self._stored = stored
-        self.most_memory: int | None = None
-        """Of the container that has most of it; None if that is not known."""
+        self._on_message = on_message
+        self._fleet: list[Node] = []
+        """As the hub has said lately."""
         self._ready: list[tuple[int, int, CallRecord]] = []
         self._next_last = itertools.count(1)
         self._next_first = itertools.count(-1, -1)
-        self._attempts: dict[int, int] = defaultdict(int)
         self._pushed: dict[int, _Pushed] = {}
         self._pushed_bytes = 0
         self._peers = itertools.count(1)
         self._runs: dict[str, _Run] = {}
         self._to_order: dict[str, _Run] = {}
+        self._dropped: dict[int, tuple[float, CallRecord]] = {}
+        """Cancelled, and not known to have stopped; until when that is waited for."""
 
     # Calls of functions
 
     def lack(self, need: Need) -> str | None:
         if need.cpus > 1:
             return f"it asks for num_cpus={need.cpus:g}, and a container has one"
-        if self.most_memory is not None and need.memory > self.most_memory:
+        most = max((n["memory"] / n["cpus"] for n in self._fleet if n["cpus"]), default=0.0)
+        if 0 < most < need.memory:  # nodes that do not say are no reason
             return (
-                f"it asks for memory={need.memory:,}, and the largest container has"
-                f" {self.most_memory:,} bytes"
+                f"it asks for memory={need.memory:,}, and the largest container has {most:,.0f}"
+                " bytes"
             )
         if need.resources:
             name, amount = need.resources[0]
@@ -158,14 +177,31 @@ class GridPlace:
         order = next(self._next_first if is_first else self._next_last)
         heapq.heappush(self._ready, (-call.priority, order, call))
 
-    def drop(self, call: CallRecord) -> None:
-        pushed = self._forget(call.number)
-        if pushed is not None:
-            # Nodes have taken some items that no run has begun with.
-            self._store.take_back(pushed.item)
-            for name in self._runs:
-                self._order(name, Part(0, [("forget", call.number)], []))
+    def drop(self, call: CallRecord) -> bool:
         call.state = SENT  # wherever it stands in line, it is passed over
+        pushed = self._pushed.get(call.number)
+        if pushed is None:
+            return True
+        # In the queue, with a node, or with a run that has said nothing of it yet: who has it says
+        # when it is over. Who has it in stock while all its containers are busy does not for long.
+        self._store.take_back(pushed.item, lambda: self._is_dropped(call))
+        for name in self._runs:
+            self._order(name, Part(0, [("forget", call.number)], []))
+        self._dropped[call.number] = (self._now() + DROP_WITHIN_S, call)
+        return False
+
+    def _is_dropped(self, call: CallRecord) -> None:
+        self._dropped.pop(call.number, None)
+        if self._forget(call.number) is not None:
+            self._core.stopped(call)
+
+    def on_time(self, now: float) -> None:
+        for deadline, call in list(self._dropped.values()):
+            if deadline <= now:
+                self._is_dropped(call)
+
+    def next_time(self) -> float | None:
+        return min((deadline for deadline, _ in self._dropped.values()), default=None)
 
     def where(self, call: CallRecord) -> GridWorker | None:
         for name, run in self._runs.items():
@@ -194,31 +230,31 @@ class GridPlace:
         arguments = call.arguments
         wire = out.wire(arguments.packed)
         values = self._core.values_of(arguments, out) if arguments.numbers else ()
-        self._attempts[call.number] += 1
-        attempt = self._attempts[call.number]
         item = Item(
             job=self._job,
             kind=CALL,
             number=call.number,
-            attempt=attempt,
+            attempt=call.attempt,
             python=PYTHON,
             function=call.exported.id,
             name=call.name,
             arguments=wire,
             places=arguments.places,
             values=values,
-            num_returns=len(call.results),
+            returns=call.returns,
+            about=call.about,
             timeout=call.timeout,
             memory=call.need.memory,
             cpus=call.need.cpus,
             tickets=tuple(out.tickets),
         ).encoded()
-        self._pushed[call.number] = _Pushed(item, attempt, is_first=is_first, call=call)
+        self._pushed[call.number] = _Pushed(item, call.attempt, is_first=is_first, call=call)
         self._pushed_bytes += len(item)
         return item
 
     def _forget(self, number: int) -> _Pushed | None:
         pushed = self._pushed.pop(number, None)
+        self._dropped.pop(number, None)
         if pushed is not None:
             self._pushed_bytes -= len(pushed.item)
         return pushed
@@ -258,7 +294,7 @@ class GridPlace:
             return
         pushed = self._forget(peer.number)
         if pushed is not None:
-            self._store.take_back(pushed.item)
+            self._store.take_back(pushed.item, lambda: None)
             self._core.actors.on_exit(peer, how_it_ended(None, peer.end))
 
     def dismiss(self, peer: Peer) -> None:
@@ -305,9 +341,7 @@ class GridPlace:
 
     # What they say
 
-    def on_letter(
-        self, data: bytes, on_message: Callable[[Peer, Message, list[Any]], None]
-    ) -> None:
+    def on_letter(self, data: bytes) -> None:
         name, number, parts = messages.read_letter(data)
         run = self._runs.get(name)
         if run is None:
@@ -323,7 +357,7 @@ class GridPlace:
                 if handler is not None:
                     handler(self, name, run, part.worker, message, beside)
                     continue
-                on_message(self._peer(name, run, part.worker), message, beside)
+                self._on_message(self._peer(name, run, part.worker), message, beside)
 
     def _peer(self, name: str, run: _Run, worker: int) -> GridWorker:
         peer = run.peers.get(worker)
@@ -351,8 +385,6 @@ class GridPlace:
             self._late(call)
         else:
             self._core.over(call, status, results)
-        if call.state != READY:
-            self._attempts.pop(number, None)
 
     def _late(self, call: CallRecord) -> None:
         if call.ends_as is None:
@@ -409,8 +441,7 @@ class GridPlace:
     def _on_hello(
         self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
     ) -> None:
-        del beside
-        _, token, pid = message
+        _, token, pid, node = message
         pushed = self._pushed.get(token)
         peer = pushed.peer if pushed is not None else None
         if peer is not None and peer.run is not None:
@@ -420,9 +451,9 @@ class GridPlace:
         if peer is None:
             self._order(name, Part(worker, [("end",)], []))
             return
-        peer.run, peer.worker, peer.pid = name, worker, pid
+        peer.run, peer.worker, peer.node = name, worker, node
         run.peers[worker] = peer
-        self._core.actors.on_hello(peer)
+        self._on_message(peer, ("hello", pid), beside)
 
     def _on_exit(
         self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
@@ -478,6 +509,26 @@ class GridPlace:
     @property
     def is_waiting(self) -> bool:
         return bool(self._pushed or self._ready)
+
+    # What there is
+
+    def node_of(self, peer: Peer | None) -> str:
+        return peer.node if isinstance(peer, GridWorker) else DRIVERS_NODE
+
+    def nodes(self) -> list[Node]:
+        return self._fleet
+
+    def set_fleet(self, fleet: list[Node]) -> None:
+        self._fleet = fleet
+
+    def resources(self, *, available: bool) -> dict[str, float]:
+        """What other drivers use is not known here."""
+        there = [node for node in self._fleet if node["alive"]]
+        cpus, memory = sum(n["cpus"] for n in there), float(sum(n["memory"] for n in there))
+        if available:
+            needs = [pushed.need for pushed in self._pushed.values()]
+            cpus, memory = cpus - sum(n.cpus for n in needs), memory - sum(n.memory for n in needs)
+        return {"CPU": max(0.0, cpus), "memory": max(0.0, memory)}
 
     # Those are a run's affair
 

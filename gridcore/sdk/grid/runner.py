@@ -45,6 +45,7 @@ class Runner:
     """The run: its connections to the gateway, its timers, and its share for each driver."""
 
     def __init__(self, url: str, queue: str) -> None:
+        self.node = os.environ.get("NODE_ID", "")
         self._name = f"{os.environ.get('INSTANCE_ID', 'run')}-{os.urandom(4).hex()}"
         self._url = url
         self._queue = queue

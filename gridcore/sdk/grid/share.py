@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from gridcore.sdk.blobs import Blob
+from gridcore.sdk.context import worker_id_of
 from gridcore.sdk.grid.keys import JobKeys
 from gridcore.sdk.grid.letters import Command, Letters
 from gridcore.sdk.grid.messages import ACTOR, LATE, PYTHON, Item, Part, Ticket
@@ -48,11 +49,19 @@ MOST_FORGOTTEN = 10_000
 RETRY_S = 0.25
 
 
+_WAITS = ("g", "w", "i", "z")
+"""Messages with which a worker begins to wait: for values, for ends, for the next of a stream, for
+room. They end with whether its main thread waits, and whether calls may run on top of that."""
+
+
 class Outside(Protocol):
     """What a share needs of the run."""
 
     def send(self, command: Command, then: Callable[[Any], None]) -> None: ...
     def later(self, seconds: float, call: Callable[[], None]) -> None: ...
+
+    node: str
+
     def now(self) -> float: ...
     def fork(self, number: int) -> WorkerProcess: ...
     def started(self, share: Share, worker: Worker) -> None: ...
@@ -168,12 +177,15 @@ class Share:
     def take(self, item: Item, place: str) -> None:
         outside = self._outside
         self.used_at = outside.now()
-        if item.number in self._calls or item.number in self._forgotten:
-            # Pushed twice, since the driver did not know whether it was there; or cancelled.
+        if item.number in self._calls:
+            # Pushed twice, since the driver did not know whether it was there.
             outside.is_done(place)
             return
         call = RunCall(item, place, outside.now())
         self._calls[item.number] = call
+        if item.number in self._forgotten:
+            self._is_stopped(call)
+            return
         self._with_function(item.function, lambda: self._fetch_arguments(call))
 
     def _with_function(self, function: bytes, then: Callable[[], None]) -> None:
@@ -258,7 +270,7 @@ class Share:
             out.messages.append(
                 (
                     "c", item.number, item.function, _moved(item.arguments, first), item.places,
-                    values, item.num_returns, given.token,
+                    values, item.returns, item.about, given.token,
                 )
             )  # fmt: skip
             if item.timeout is not None:
@@ -291,9 +303,11 @@ class Share:
             if kind == "hello":
                 worker.pid, worker.is_here = message[1], True
                 if worker.actor is None:
+                    self._introduce(worker)
                     self._scheduler.seat_came(worker.seat)
                 else:
-                    kept.append(("hello", worker.actor.number, worker.pid))
+                    node = self._outside.node
+                    kept.append(("hello", worker.actor.number, worker.pid, node))
             elif kind == "b":
                 self._given_back(worker, message[1])
             elif kind == "d" and worker.actor is None:
@@ -312,6 +326,13 @@ class Share:
         if kept:
             self._letters.add(Part(worker.number, kept, tickets), values)
         self.give_out()
+
+    def _introduce(self, worker: Worker) -> None:
+        """What it tells calls that ask where they are. An actor's is told by its driver."""
+        out = Outgoing()
+        id_ = worker_id_of(self.job, worker.number)
+        out.messages.append(("j", self.job, self._outside.node, id_, None, False))
+        self._outside.write(worker, out)
 
     def _done(self, worker: Worker, message: Message, kept: list[Message]) -> None:
         _, number, seconds, status, wires, refs = message
@@ -339,15 +360,14 @@ class Share:
 
     def _notes_wait(self, worker: Worker, message: Message) -> None:
         kind = message[0]
-        if kind == "g" and message[3]:
-            _, token, numbers, _, may_nest = message
-            here = [self._calls[n] for n in numbers if n in self._calls] if may_nest else []
-            self._scheduler.waits(worker.seat, token, [c for c in here if c.state == READY])
-            if may_nest:
-                for number in numbers:
-                    self._wanted[number] = worker.seat.waits[-1]
-        elif kind == "w" and message[4]:
-            self._scheduler.waits(worker.seat, message[1], ())
+        if kind in _WAITS:
+            _, token, what, *_, is_main, may_nest = message
+            wanted = what if is_main and may_nest else ()
+            here = [self._calls[n] for n in wanted if n in self._calls]
+            if is_main:
+                self._scheduler.waits(worker.seat, token, [c for c in here if c.state == READY])
+            for number in wanted:
+                self._wanted[number] = worker.seat.waits[-1]
         elif kind == "n":
             self._goes_on(worker, message[1])
 
@@ -418,8 +438,12 @@ class Share:
             self._workers[call.seat.number].process.tell(("x", number))
         elif call.state == READY:
             self._scheduler.drop(call)
-            del self._calls[number]
-            self._outside.is_done(call.place)
+            self._is_stopped(call)
+
+    def _is_stopped(self, call: RunCall) -> None:
+        """Before it has begun."""
+        self._tell(0, ("over", call.number, call.item.attempt, STOPPED, [], None))
+        self._over(call)
 
     def _obey(self, worker: Worker) -> None:
         while worker.orders and not worker.is_fetching:

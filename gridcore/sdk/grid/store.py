@@ -116,9 +116,14 @@ class Store:
         ordered = list(reversed(items)) if first else list(items)
         self._send((command, self._queue, *ordered))
 
-    def take_back(self, item: bytes) -> None:
-        """If nobody has it yet."""
-        self._send(("LREM", self._queue, 1, item))
+    def take_back(self, item: bytes, then: Callable[[], None]) -> None:
+        """If nobody has it yet; `then` is called if so."""
+
+        def answered(count: Any) -> None:
+            if count:
+                then()
+
+        self._send(("LREM", self._queue, 1, item), answered)
 
     def order(self, run: str, data: bytes) -> None:
         key = self.keys.to(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from gridcore.sdk.driver.core import Core
@@ -35,7 +36,7 @@ class LocalEngine(DriverEngine):
             )
             return self._place
 
-        super().__init__(make_place, self.keeper.add)
+        super().__init__(make_place, self.keeper.add, job=os.urandom(4).hex())
         with self._lock:
             for _ in range(capacity.cpus):
                 self._place.start_worker()

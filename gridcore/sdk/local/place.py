@@ -64,9 +64,10 @@ class LocalPlace:
     def add(self, call: CallRecord, *, first: bool = False) -> None:
         self.scheduler.add(call, first=first)
 
-    def drop(self, call: CallRecord) -> None:
+    def drop(self, call: CallRecord) -> bool:
         if call.state == READY:
             self.scheduler.drop(call)
+        return True
 
     def where(self, call: CallRecord) -> LocalWorker | None:
         return self._workers.get(call.seat.number) if call.seat is not None else None

@@ -43,6 +43,8 @@ class Worker:
         self.engine.run_nested = self.runner.run
         self._dropped: set[int] = set()
         """Cancelled before they were read."""
+        self._gives_back = False
+        """What is read next is not wanted here, but for the first call."""
 
     def run(self) -> None:
         sys.stdin = open(os.devnull)  # noqa: SIM115, PTH123
@@ -69,6 +71,10 @@ class Worker:
                 message, fds = queue.popleft()
             except IndexError:
                 return
+            if self._gives_back:
+                self._gives_back = False
+                engine.give_back(self._unstarted())
+                engine.flush()
             if engine.has_results:
                 now = time.perf_counter()
                 if now - since > FLUSH_S or not runner.is_short(message, SHORT_S):
@@ -116,7 +122,9 @@ class Worker:
 
     def _obey(self, message: Message) -> None:
         if message[0] == "b":
-            self.engine.read_what_is_there()
+            if not self.engine.read_what_is_there():
+                # What the main thread is just reading it will find in the queue.
+                self._gives_back = True
             numbers = self._unstarted()
             if numbers:
                 self.engine.give_back(numbers)

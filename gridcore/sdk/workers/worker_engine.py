@@ -422,11 +422,12 @@ class WorkerEngine:
                 self._is_reading = self._has_taken = False
                 self._turn.notify_all()
 
-    def read_what_is_there(self) -> None:
-        """For another thread, while the main thread runs a call and leaves its calls unread."""
+    def read_what_is_there(self) -> bool:
+        """For another thread, while the main thread runs a call and leaves its calls unread. False
+        if somebody reads already."""
         with self._turn:
             if self._is_reading:
-                return
+                return False
             self._is_reading = True
         try:
             while self._poll.poll(0):
@@ -437,6 +438,7 @@ class WorkerEngine:
             with self._turn:
                 self._is_reading = False
                 self._turn.notify_all()
+        return True
 
     def _ask(
         self, token: int, message: Message, may_nest: bool, timeout: float | None
