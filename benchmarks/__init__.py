@@ -9,7 +9,8 @@
     gateway_speed     plain consumers through the gateway and straight on Redis, and the CPU of each
     gateway_far       the same with Redis 20 ms away
     gateway_cost      the gateway's latency, its memory, and what it asks of Redis
-    sdk_calls       calls a second of `import gridcore` on this machine, and what an engine costs
+    examples_speedup  how well the programs in examples/ use several cores
+    sdk_calls         calls a second of `import gridcore` on this machine, and what an engine costs
     peers             other Python job queues on Redis, and what they do when a worker is killed
 
     plain_consumers   the two sides of such a comparison
