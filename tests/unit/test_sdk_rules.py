@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 
 import gridcore
 from gridcore.sdk.binding import checker
-from gridcore.sdk.errors import GridError, NotPicklable, TaskError
+from gridcore.sdk.errors import GridError, NotPicklable, OutOfMemory, TaskError
 from gridcore.sdk.listening import Listener
 from gridcore.sdk.options import actor_options, parse_bytes, task_options
 from gridcore.sdk.packing import INLINE_BYTES, pack, unpack
 from gridcore.sdk.progressing import LINE_EVERY_S, Lines
-from gridcore.sdk.workers.endings import how_it_ended
+from gridcore.sdk.workers.endings import how_it_ended, worker_died
+from gridcore.sdk.workers.memory import KernelKills, oom_kills
 
 TOP = Path(__file__).parents[2]
 
@@ -186,6 +187,53 @@ def test_exit_codes_are_explained() -> None:
     assert "out of memory" in how_it_ended(-9)
     assert how_it_ended(-9, "we did") == "was ended: we did"
     assert how_it_ended(None) == "is gone"
+
+
+@pytest.mark.parametrize(
+    ("memberships", "file", "content"),
+    [
+        ("0::/a/b\n", "sys/fs/cgroup/a/b/memory.events", "low 0\noom 4\noom_kill 3\n"),
+        ("0::/\n", "sys/fs/cgroup/memory.events", "oom_kill 3\n"),
+        (
+            "5:cpu:/c\n4:hugetlb,memory:/a\n0::/\n",
+            "sys/fs/cgroup/memory/a/memory.oom_control",
+            "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n",
+        ),
+        ("4:memory:/docker/x\n", "sys/fs/cgroup/memory/memory.oom_control", "oom_kill 3\n"),
+        ("0::/a\n", "proc/vmstat", "nr_free_pages 7\noom_kill 3\n"),
+    ],
+    ids=["v2", "v2 in a container", "v1", "v1 in a container", "the machine"],
+)
+def test_kills_for_memory_are_read_where_the_kernel_counts_them(
+    tmp_path: Path, memberships: str, file: str, content: str
+) -> None:
+    for path, text in (("proc/self/cgroup", memberships), (file, content)):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    assert oom_kills(tmp_path) == 3
+
+
+def test_where_nothing_counts_nothing_is_known(tmp_path: Path) -> None:
+    assert oom_kills(tmp_path) is None
+    assert not KernelKills(lambda: None).explain(-9)
+
+
+def test_each_counted_kill_explains_one_death() -> None:
+    count = 5
+    kills = KernelKills(lambda: count)
+    assert not kills.explain(-9), "somebody else killed it"
+    count = 7
+    assert not kills.explain(-11)
+    assert not kills.explain(None)
+    assert [kills.explain(-9) for _ in range(3)] == [True, True, False]
+
+
+def test_a_death_for_memory_says_what_to_do() -> None:
+    how = how_it_ended(-9, is_out_of_memory=True)
+    error = worker_died("f", 17, how, is_out_of_memory=True)
+    assert isinstance(error, OutOfMemory)
+    assert "process 17" in str(error)
+    assert "memory=..." in str(error)
 
 
 def test_progress_is_a_line_for_each_tenth_and_now_and_then() -> None:

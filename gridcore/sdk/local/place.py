@@ -15,8 +15,9 @@ from gridcore.sdk.errors import WorkerDied
 from gridcore.sdk.local.capacity import Capacity
 from gridcore.sdk.packing import Packed
 from gridcore.sdk.workers.crew import Template, WorkerProcess
-from gridcore.sdk.workers.endings import how_it_ended
+from gridcore.sdk.workers.endings import how_it_ended, worker_died
 from gridcore.sdk.workers.frames import MAX_FDS, Message, Outgoing
+from gridcore.sdk.workers.memory import KernelKills, oom_kills
 from gridcore.sdk.workers.scheduler import READY, Call, Given, Need, Scheduler, Seat
 
 THIS_NODE = "local"
@@ -55,6 +56,7 @@ class LocalPlace:
         self._workers: dict[int, LocalWorker] = {}
         self._seats = count(1)
         self._failed_starts = 0
+        self._kernel_kills = KernelKills(oom_kills)
 
     # Calls of functions
 
@@ -244,7 +246,8 @@ class LocalPlace:
             return
         self._unwatch(worker)
         worker.process.close()
-        how = how_it_ended(code, worker.end)
+        is_out_of_memory = worker.end is None and self._kernel_kills.explain(code)
+        how = how_it_ended(code, worker.end, is_out_of_memory=is_out_of_memory)
         if worker.actor is not None:
             self._core.actors.on_exit(worker, how)
         elif number in self.scheduler.seats:
@@ -252,11 +255,7 @@ class LocalPlace:
                 assert isinstance(call, CallRecord)
                 self._core.lost(
                     call,
-                    WorkerDied(
-                        f"Running {call.name}",
-                        cause=f"its worker (process {worker.pid}) {how}",
-                        next_step="It was tried as often as max_retries allows",
-                    ),
+                    worker_died(call.name, worker.pid, how, is_out_of_memory=is_out_of_memory),
                 )
         else:
             self.scheduler.coming = max(0, self.scheduler.coming - 1)

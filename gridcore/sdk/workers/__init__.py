@@ -10,4 +10,5 @@ crew           worker processes, as whoever has them sees them
 scheduler      which call runs where; pure
 frames         messages on a socket, with descriptors
 endings        what an exit code says
+memory         whether the kernel killed one for its memory
 """
