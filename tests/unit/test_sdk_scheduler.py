@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +12,7 @@ from gridcore.sdk.workers.scheduler import (
     AHEAD_S,
     MAX_AHEAD,
     MAX_NESTED,
+    MOST_OVERTAKING,
     Call,
     Given,
     Need,
@@ -248,6 +250,118 @@ def test_a_call_that_was_dropped_is_never_given() -> None:
     assert office.scheduler.ready_count == 0
 
 
+BOTH = Need(2.0, 0, ())
+
+
+def serve(office: Office, most: int, *, until: Call, new: Callable[[], object]) -> int:
+    """One running call ends and a new one comes, again and again; how many started before
+    `until`."""
+    started = 0
+    for _ in range(most):
+        given = office.given()
+        if any(until in calls for calls in given.values()):
+            return started
+        started += sum(map(len, given.values()))
+        running = [call for seat in office.seats for call in list(seat.sent.values())[:1]]
+        office.scheduler.finished(running[0], 1.0)
+        new()
+    raise AssertionError(f"it has not begun after {started} others")
+
+
+def test_a_call_that_needs_much_is_overtaken_only_so_often() -> None:
+    office = Office(2)
+    office.calls(3)
+    office.given()
+    large = office.call(need=BOTH)
+    assert serve(office, 1000, until=large, new=office.call) <= MOST_OVERTAKING + 2
+    office.scheduler.finished(large, 1.0)
+    assert sum(map(len, office.given().values())) == 2, "then the others go on"
+
+
+def test_nor_by_short_ones_that_are_sent_ahead() -> None:
+    office = Office(2)
+    office.learn(SHORT, AHEAD_S / 10)
+    office.calls(50, SHORT)
+    office.given()
+    large = office.call(need=BOTH)
+    assert serve(office, 1000, until=large, new=lambda: office.call(SHORT)) < 100
+
+
+def test_a_higher_priority_overtakes_as_often_as_it_likes() -> None:
+    office = Office(2)
+    office.calls(2)
+    office.given()
+    large = office.call(need=BOTH)
+    with pytest.raises(AssertionError, match="it has not begun"):
+        serve(office, 300, until=large, new=lambda: office.call(priority=1))
+    assert serve(office, 1000, until=large, new=office.call) <= MOST_OVERTAKING + 2
+
+
+def starve(office: Office, need: Need) -> Call:
+    """A call for which the others wait."""
+    large = office.call(need=need)
+    while office.scheduler._starving is None:
+        office.call()
+        office.given()
+        office.scheduler.finished(next(call for call in running(office) if not call.is_inner), 1.0)
+    return large
+
+
+def running(office: Office) -> Iterator[Call]:
+    for seat in office.seats:
+        if not seat.is_waiting:
+            yield from list(seat.sent.values())[:1]
+
+
+def test_what_a_call_has_made_is_not_held_back() -> None:
+    """Threads of a call may wait for it, of which nobody hears."""
+    office = Office(2)
+    office.call()
+    parent = Call(10**6, LONG, ONE, is_inner=True)
+    office.scheduler.add(parent)
+    office.given()
+    large = starve(office, BOTH)
+    office.call()
+    child = Call(10**6 + 1, LONG, ONE, is_inner=True)
+    office.scheduler.add(child)
+    while child.seat is None:
+        office.given()
+        for call in [call for call in running(office) if not call.is_inner]:
+            office.scheduler.finished(call, 1.0)
+    assert large.seat is None
+    office.scheduler.finished(child, 1.0)
+    office.scheduler.finished(parent, 1.0)
+    office.given()
+    assert large.seat is not None
+
+
+def test_nobody_waits_for_one_that_may_never_fit() -> None:
+    """Who holds what it needs may wait for one of the others."""
+    office = Office(2)
+    holds = office.call(need=Need(1.0, 600, ()))
+    office.call()
+    office.given()
+    large = starve(office, Need(1.0, 800, ()))
+    office.scheduler.waits(office.where(holds), 1, [])
+    for call in list(running(office)):
+        office.scheduler.finished(call, 1.0)
+    office.call()
+    assert office.given(), "they go on"
+    assert large.seat is None
+
+
+def test_when_it_is_cancelled_the_others_go_on() -> None:
+    office = Office(2)
+    office.calls(2)
+    office.given()
+    large = starve(office, BOTH)
+    office.calls(2)
+    office.scheduler.drop(large)
+    office.given()
+    assert office.scheduler._starving is None
+    assert len(list(running(office))) == 2
+
+
 class Life:
     """A made-up history: calls that run, wait for others, finish, and seats that die."""
 
@@ -262,8 +376,12 @@ class Life:
         for _ in range(data.draw(st.integers(1, 6))):
             self.submit()
 
-    def submit(self) -> Call:
-        call = self.office.call(self.data.draw(st.sampled_from([SHORT, LONG])))
+    def submit(self, *, is_inner: bool = False) -> Call:
+        office = self.office
+        function = self.data.draw(st.sampled_from([SHORT, LONG]))
+        need = self.data.draw(st.sampled_from([ONE, ONE, ONE, Need(len(office.seats), 0, ())]))
+        call = Call(next(office._numbers), function, need, is_inner=is_inner)
+        office.scheduler.add(call)
         self.calls[call.number] = call
         return call
 
@@ -299,7 +417,7 @@ class Life:
             if not seat.waits:
                 self.office.scheduler.left(behind)
                 self.office.scheduler.add(behind, first=True)
-        children = [self.submit() for _ in range(self.data.draw(st.integers(1, 3)))]
+        children = [self.submit(is_inner=True) for _ in range(self.data.draw(st.integers(1, 3)))]
         token = next(self.tokens)
         self.waiting[token] = (call, seat.number, {child.number for child in children})
         self.office.scheduler.waits(seat, token, children)

@@ -75,7 +75,14 @@ class CallRecord(Call):
         method: str = "",
         caller: int = DRIVER,
     ) -> None:
-        super().__init__(number, exported.id, need, priority, is_alone=timeout is not None)
+        super().__init__(
+            number,
+            exported.id,
+            need,
+            priority,
+            is_alone=timeout is not None,
+            is_inner=caller != DRIVER,
+        )
         self.exported = exported
         self.arguments = arguments
         self.results = results

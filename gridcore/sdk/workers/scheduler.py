@@ -8,6 +8,8 @@ that call asks for. Calls wait in one line for each priority and need. What is d
     a call that waits in `get` has given its cores back; on top of it, in the same process, only
     calls run that it waits for: anything else might wait for what is below it, and never end
     if something fits and no seat is free, another one is wanted
+    a call that needs much lets others pass while it waits, but not for ever: then those of its own
+    and lower priorities wait until it fits, except calls that a running call has made
 
 So recursion deeper than there are workers goes on, and the number of processes stays small.
 """
@@ -30,6 +32,10 @@ MAX_NESTED = 16
 LEAST_SEATS = 32
 """So many may run at once, if what they ask for is there: calls that take no core at all."""
 
+MOST_OVERTAKING = 32
+"""Calls that may start before one that came earlier and does not fit. Fewer would leave cores idle
+more often, as they empty until it fits."""
+
 SLOWER, FASTER = 0.5, 0.1
 """How quickly an average follows: a function that has become slow must be noticed at once."""
 
@@ -48,10 +54,27 @@ class Need(NamedTuple):
 class Call:
     """As far as the scheduler is concerned; the driver adds what it needs."""
 
-    __slots__ = ("function", "is_alone", "need", "number", "priority", "seat", "state", "wanted_by")
+    __slots__ = (
+        "function",
+        "is_alone",
+        "is_inner",
+        "need",
+        "number",
+        "priority",
+        "seat",
+        "state",
+        "wanted_by",
+    )
 
     def __init__(
-        self, number: int, function: bytes, need: Need, priority: int = 0, *, is_alone: bool = False
+        self,
+        number: int,
+        function: bytes,
+        need: Need,
+        priority: int = 0,
+        *,
+        is_alone: bool = False,
+        is_inner: bool = False,
     ) -> None:
         self.number = number
         self.function = function
@@ -59,9 +82,24 @@ class Call:
         self.priority = priority
         self.is_alone = is_alone
         """It is never sent ahead, nor is anything sent ahead behind it."""
+        self.is_inner = is_inner
+        """A call or an actor has made it, and may hold what others need until it is over."""
         self.state = NEW
         self.seat: Seat | None = None
         self.wanted_by: Wait | None = None
+
+
+class Line:
+    """Calls that ask for the same, in their order."""
+
+    __slots__ = ("calls", "need", "overtaken", "priority")
+
+    def __init__(self, priority: int, need: Need) -> None:
+        self.priority = priority
+        self.need = need
+        self.calls: deque[Call] = deque()
+        self.overtaken = 0
+        """Calls that were given out since its first one could have been, but for its need."""
 
 
 class Wait:
@@ -119,8 +157,12 @@ class Scheduler:
         self._free_cpus = cpus
         self._free_memory = memory
         self._free_resources = dict(resources)
-        self._lines: list[tuple[int, Need, deque[Call]]] = []
-        self._line_of: dict[tuple[int, Need], deque[Call]] = {}
+        self._lines: list[Line] = []
+        self._line_of: dict[tuple[int, Need], Line] = {}
+        self._starving: Line | None = None
+        """It was overtaken too often: the others wait for it."""
+        self._inner_count = 0
+        """Of those that are ready."""
         self._free: list[Seat] = []
         self._waiting: list[Wait] = []
         self._seconds: dict[bytes, float] = {}
@@ -133,14 +175,17 @@ class Scheduler:
         call.seat = None
         line = self._line_of.get((call.priority, call.need))
         if line is None:
-            line = self._line_of[call.priority, call.need] = deque()
-            self._lines.append((call.priority, call.need, line))
-            self._lines.sort(key=lambda entry: -entry[0])
+            line = self._line_of[call.priority, call.need] = Line(call.priority, call.need)
+            self._lines.append(line)
+            self._lines.sort(key=lambda line: -line.priority)
+        if not line.calls:
+            line.overtaken = 0
         if first:
-            line.appendleft(call)
+            line.calls.appendleft(call)
         else:
-            line.append(call)
+            line.calls.append(call)
         self.ready_count += 1
+        self._inner_count += call.is_inner
         wait = call.wanted_by
         if wait is not None and not wait.is_over:
             wait.candidates.append(call)
@@ -150,6 +195,7 @@ class Scheduler:
         if call.state == READY:
             call.state = OVER
             self.ready_count -= 1
+            self._inner_count -= call.is_inner
 
     def seat_came(self, seat: Seat) -> None:
         self.coming = max(0, self.coming - 1)
@@ -230,22 +276,14 @@ class Scheduler:
         if not self.ready_count:
             return []
         given: list[Given] = []
-        for priority, need, line in self._lines:
-            if not line:
-                continue
-            while self._free and line and self._fits(need):
-                call = self._pop(line)
-                if call is None:
-                    break
-                seat = self._free.pop()
-                self._take(need)
-                seat.holds = need
-                self._send(seat, call)
-                given.append(Given(seat, [call]))
-            if line and self._waiting:
-                self._nest(priority, need, line, given)
+        self._give_to_free(given)
+        if self._starving is not None and not self._still_starves(self._starving):
+            self._starving = None
+            self._give_to_free(given)
         if self.ready_count:
             self._send_ahead(given)
+            if given and len(self._lines) > 1:
+                self._count_overtaking(given)
         return given
 
     def wanted_seats(self) -> int:
@@ -255,11 +293,12 @@ class Scheduler:
         at_work = sum(not seat.is_waiting for seat in self.seats.values()) + self.coming
         most = max(0, max(LEAST_SEATS, 2 * int(self.total.cpus)) - at_work)
         wanted = 0
-        for _, need, line in self._lines:
-            for call in line:
-                if wanted >= most or not self._fits(need, times=wanted + self.coming + 1):
+        for line in self._lines:
+            is_held_back = self._is_held_back(line)
+            for call in line.calls:
+                if wanted >= most or not self._fits(line.need, times=wanted + self.coming + 1):
                     break
-                wanted += call.state == READY
+                wanted += call.state == READY and (call.is_inner or not is_held_back)
         return wanted
 
     def can_ever_run(self, need: Need) -> str | None:
@@ -310,19 +349,93 @@ class Scheduler:
 
     # How
 
-    def _nest(self, priority: int, need: Need, line: deque[Call], given: list[Given]) -> None:
+    def _give_to_free(self, given: list[Given]) -> None:
+        for line in self._lines:
+            if not line.calls:
+                continue
+            if self._starving is not None and self._is_held_back(line):
+                if self._inner_count:
+                    self._give_inner(line, given)
+            else:
+                while self._free and line.calls and self._fits(line.need):
+                    call = self._pop(line)
+                    if call is None:
+                        break
+                    self._seat(call, given)
+            if line.calls and self._waiting:
+                self._nest(line, given)
+
+    def _seat(self, call: Call, given: list[Given]) -> None:
+        """It fits, and has left its line."""
+        seat = self._free.pop()
+        self._take(call.need)
+        seat.holds = call.need
+        self._send(seat, call)
+        given.append(Given(seat, [call]))
+
+    def _is_held_back(self, line: Line) -> bool:
+        starving = self._starving
+        return starving is not None and line is not starving and line.priority <= starving.priority
+
+    def _still_starves(self, line: Line) -> bool:
+        return (
+            line.overtaken > 0 and self._peek(line) is not None and self._may_come_to_fit(line.need)
+        )
+
+    def _may_come_to_fit(self, need: Need) -> bool:
+        """When the calls end that wait for nothing. What others hold may never be free: they may
+        wait for one that is held back."""
+        free = Need(self._free_cpus, self._free_memory, tuple(self._free_resources.items()))
+        at_work = [
+            seat.nested[-1].need if seat.nested else seat.holds
+            for seat in self.seats.values()
+            if not seat.is_waiting
+        ]
+        held = [free, *(need for need in at_work if need is not None)]
+        if need.cpus > sum(n.cpus for n in held) or need.memory > sum(n.memory for n in held):
+            return False
+        return all(
+            amount <= sum(dict(n.resources).get(name, 0.0) for n in held)
+            for name, amount in need.resources
+        )
+
+    def _count_overtaking(self, given: list[Given]) -> None:
+        """Of each line whose first call waits for nothing but what it needs."""
+        for line in self._lines:
+            if line.calls and self._peek(line) is not None and not self._fits(line.need):
+                line.overtaken += sum(
+                    call.priority <= line.priority and call.need != line.need
+                    for _, calls, token in given
+                    if token is None
+                    for call in calls
+                )
+                if (
+                    self._starving is None
+                    and line.overtaken >= MOST_OVERTAKING
+                    and self._may_come_to_fit(line.need)
+                ):
+                    self._starving = line
+
+    def _give_inner(self, line: Line, given: list[Given]) -> None:
+        """Those that a call has made go on, or it might never end."""
+        for call in [call for call in line.calls if call.is_inner and call.state == READY]:
+            if not self._free or not self._fits(line.need):
+                return
+            self._remove(line, call)
+            self._seat(call, given)
+
+    def _nest(self, line: Line, given: list[Given]) -> None:
         """Calls that somebody waits for run on top of the one that waits, newest first."""
         for wait in reversed(self._waiting):
-            if not self._fits(need):
+            if not self._fits(line.need):
                 return
             seat = wait.seat
             if not seat.is_waiting or seat.waits[-1] is not wait or len(seat.nested) >= MAX_NESTED:
                 continue
-            call = self._candidate(wait, priority, need)
+            call = self._candidate(wait, line.priority, line.need)
             if call is not None:
-                line.remove(call)  # near one of its ends, as a rule
-                self.ready_count -= 1
-                self._take(need)
+                self._remove(line, call)
+                self._take(line.need)
                 seat.nested.append(call)
                 self._send(seat, call)
                 given.append(Given(seat, [call], wait.token))
@@ -355,18 +468,19 @@ class Scheduler:
                 self._free.append(seat)
 
     def _send_ahead(self, given: list[Given]) -> None:
-        for priority, need, line in self._lines:
-            del priority
+        for line in self._lines:
+            if self._is_held_back(line):
+                continue
             rooms = [
                 (room, seat)
                 for seat in self.seats.values()
-                if seat.holds == need and (room := self._room(seat, line)) > 0
+                if seat.holds == line.need and (room := self._room(seat, line)) > 0
             ]
             # An even share each, so that the last calls do not queue behind one another.
             for place, (room, seat) in enumerate(rooms):
                 share = -(-self.ready_count // (len(rooms) - place))
                 calls: list[Call] = []
-                while line and len(calls) < min(room, share):
+                while line.calls and len(calls) < min(room, share):
                     head = self._peek(line)
                     if head is None or head.is_alone or not self._is_short(head):
                         break
@@ -378,8 +492,8 @@ class Scheduler:
             if self._peek(line) is not None:
                 return  # what comes later in line does not overtake
 
-    def _room(self, seat: Seat, line: deque[Call]) -> int:
-        if seat.waits or seat.is_stalled or seat.is_retired or not seat.sent or not line:
+    def _room(self, seat: Seat, line: Line) -> int:
+        if seat.waits or seat.is_stalled or seat.is_retired or not seat.sent or not line.calls:
             return 0
         current = next(iter(seat.sent.values()))
         if current.is_alone or not self._is_short(current):
@@ -392,18 +506,29 @@ class Scheduler:
         seconds = self._seconds.get(call.function)
         return seconds is not None and seconds < AHEAD_S / 2
 
-    def _peek(self, line: deque[Call]) -> Call | None:
-        while line and line[0].state != READY:
-            line.popleft()
-        return line[0] if line else None
+    def _peek(self, line: Line) -> Call | None:
+        calls = line.calls
+        while calls and calls[0].state != READY:
+            calls.popleft()
+        return calls[0] if calls else None
 
-    def _pop(self, line: deque[Call]) -> Call | None:
-        while line:
-            call = line.popleft()
+    def _pop(self, line: Line) -> Call | None:
+        calls = line.calls
+        while calls:
+            call = calls.popleft()
             if call.state == READY:
                 self.ready_count -= 1
+                self._inner_count -= call.is_inner
+                line.overtaken = 0
                 return call
         return None
+
+    def _remove(self, line: Line, call: Call) -> None:
+        """From the middle; near one of its ends, as a rule."""
+        line.calls.remove(call)
+        self.ready_count -= 1
+        self._inner_count -= call.is_inner
+        line.overtaken = 0
 
     def _send(self, seat: Seat, call: Call) -> None:
         call.state, call.seat = SENT, seat
@@ -431,7 +556,7 @@ class Scheduler:
 
     def everything(self) -> Iterator[Call]:
         """All that was added and is not over."""
-        for _, _, line in self._lines:
-            yield from (call for call in line if call.state == READY)
+        for line in self._lines:
+            yield from (call for call in line.calls if call.state == READY)
         for seat in self.seats.values():
             yield from seat.sent.values()
