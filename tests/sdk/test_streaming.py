@@ -215,7 +215,7 @@ def test_it_can_be_cancelled(tmp_path: Path, taken: int) -> None:
 
 
 def test_an_attempt_that_takes_too_long_ends_after_what_it_gave(tmp_path: Path) -> None:
-    @gridcore.remote(timeout=0.3)
+    @gridcore.remote(timeout=1.0)
     def slow() -> Iterator[int]:
         yield 1
         time.sleep(1000)

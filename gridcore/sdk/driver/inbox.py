@@ -240,6 +240,8 @@ class Inbox:
         del fds
         _, token, number, index, is_main, _ = message
         streams = self._core.streams
+        if number not in streams.by_number:
+            return  # who asks has given it up, and is not there any more
         answer = self._waits(process, token, is_main=is_main)
         stream = streams.ask(number, index)
         streams.when_there(stream, index, lambda: answer(stream.find(index)))
