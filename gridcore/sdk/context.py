@@ -11,6 +11,17 @@ def id_of(job: str, number: int) -> str:
     return f"{job}-{number:x}"
 
 
+def parsed_id(text: str) -> tuple[str, int]:
+    """The job and the number; raises ValueError."""
+    job, separator, number = text.rpartition("-")
+    try:
+        if not (job and separator):
+            raise ValueError
+        return job, int(number, 16)
+    except ValueError:
+        raise ValueError(f"{text!r} is no id of a reference: take the one in `ref.id`") from None
+
+
 def worker_id_of(job: str, number: int) -> str:
     return f"{job}-w{number:x}"
 

@@ -107,6 +107,10 @@ class Engine(Protocol):
         """A name that no other reference has."""
         ...
 
+    def find(self, id: str) -> int:  # noqa: A002
+        """What `identify` has named; raises ObjectLost, or ValueError for what is no name."""
+        ...
+
     def nodes(self) -> list[Node]: ...
 
     def resources(self, *, available: bool) -> dict[str, float]:

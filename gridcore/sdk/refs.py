@@ -32,6 +32,13 @@ class ObjectRef(Generic[T_co]):
     def id(self) -> str:
         return self._engine.identify(self._number)
 
+    @staticmethod
+    def from_id(id: str) -> ObjectRef[Any]:  # noqa: A002
+        """The reference with this `id`. On a grid it may be another program's, which must still be
+        there. Raises ValueError if it is no id of a reference, ObjectLost if it is gone."""
+        engine = session.engine()
+        return ObjectRef(engine.find(id), engine)
+
     def result(self, timeout: float | None = None) -> T_co:
         """Waits for it, as `gridcore.get` does."""
         value: T_co = value_of(engine_of(self).get((self._number,), timeout)[0])

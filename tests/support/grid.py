@@ -22,7 +22,7 @@ class Grid:
 
     def __enter__(self) -> Self:
         with ExitStack() as parts:
-            self.redis = parts.enter_context(RedisServer())
+            self.redis = parts.enter_context(RedisServer(appendonly=True))
             self.hub = parts.enter_context(
                 HubProgram(redis_url=self.redis.url, lease_time=self._lease_time)
             )

@@ -10,14 +10,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from gridcore.sdk.blobs import Blob
-from gridcore.sdk.context import Node, RuntimeContext, id_of, worker_id_of
+from gridcore.sdk.context import Node, RuntimeContext, id_of, parsed_id, worker_id_of
 from gridcore.sdk.driver.core import Core
 from gridcore.sdk.driver.inbox import Inbox
 from gridcore.sdk.driver.place import Place
 from gridcore.sdk.driver.pump import Poller, Pump
 from gridcore.sdk.driver.records import DRIVER, Watch
 from gridcore.sdk.engine import Arguments, Exported, Outcome
-from gridcore.sdk.errors import GetTimeout, NotConnected
+from gridcore.sdk.errors import GetTimeout, NotConnected, ObjectLost
 from gridcore.sdk.listening import Listener
 from gridcore.sdk.options import ActorOptions, CallOptions, TaskOptions
 from gridcore.sdk.packing import Packed
@@ -206,6 +206,29 @@ class DriverEngine:
 
     def identify(self, number: int) -> str:
         return id_of(self._name, number)
+
+    def find(self, id: str) -> int:  # noqa: A002
+        job, number = parsed_id(id)
+        with self._lock:
+            self._check()
+            if job != self._name:
+                return self._find_elsewhere(job, number)
+            if self._core.objects.find(number) is None:
+                raise ObjectLost(
+                    f"Finding the value {id}",
+                    cause="nothing refers to it any more, and so it was freed",
+                    next_step="Keep an ObjectRef for as long as its value is needed",
+                )
+            self._core.objects.hold((number,))
+        return number
+
+    def _find_elsewhere(self, job: str, number: int) -> int:
+        """A value of another program."""
+        raise ObjectLost(
+            f"Finding the value {id_of(job, number)}",
+            cause="it is another program's, or of an engine that was shut down",
+            next_step="On a grid programs can share values: see gridcore.init",
+        )
 
     def nodes(self) -> list[Node]:
         with self._lock:

@@ -14,6 +14,7 @@ from gridcore.sdk.driver.core import Core
 from gridcore.sdk.driver.engine import LOOK_EVERY, DriverEngine
 from gridcore.sdk.engine import Arguments, Exported
 from gridcore.sdk.errors import NotConnected
+from gridcore.sdk.grid.guests import Guest, not_reachable
 from gridcore.sdk.grid.hub import Task
 from gridcore.sdk.grid.messages import Ticket
 from gridcore.sdk.grid.own_code import OwnCode
@@ -39,6 +40,8 @@ class GridEngine(DriverEngine):
         self._names = Names()
         self._own_code = OwnCode()
         self._own_code.look()
+        self._guests: dict[str, Guest] = {}
+        """By the jobs of other drivers."""
         self._unsent = 0
         self._looked_at = time.monotonic()
 
@@ -108,6 +111,8 @@ class GridEngine(DriverEngine):
             return
         self._task.stop_watching()
         self._own_code.forget()
+        for guest in self._guests.values():
+            guest.close()
         super().shutdown()
 
     def _sendable(self, arguments: Arguments, name: str) -> Arguments:
@@ -140,6 +145,29 @@ class GridEngine(DriverEngine):
             raise found[0]
         return found[0]
 
+    def _find_elsewhere(self, job: str, number: int) -> int:
+        guest = self._guests.get(job)
+        if guest is None or not guest.is_connected:
+            try:
+                guest = self._guests[job] = Guest(
+                    self._task.redis_url,
+                    self._task.queue,
+                    job,
+                    name=f"{self._job}-{len(self._guests)}",
+                    poller=self._poller,
+                )
+            except OSError as error:
+                raise not_reachable(job, str(error)) from error
+        (mine,) = self._core.new_numbers(1)
+        self._core.objects.add(mine, None)
+
+        def settle(packed: Packed, is_error: bool) -> None:
+            found = self._uploaded(packed, "a value")
+            self._core.settle_value(mine, found, is_error=is_error)
+
+        guest.ask(number, settle)
+        return mine
+
     # DriverEngine
 
     def _give_out_some(self) -> None:
@@ -157,6 +185,8 @@ class GridEngine(DriverEngine):
         now = time.monotonic()
         self._core.on_time(now)
         self._place.on_time(now)
+        for guest in self._guests.values():
+            guest.look(now)
         self._drop_values()
         if now - self._looked_at > LOOK_S:
             self._looked_at = now

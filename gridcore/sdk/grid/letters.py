@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gridcore.sdk.blobs import Blob
-from gridcore.sdk.grid.keys import JobKeys
+from gridcore.sdk.grid.keys import KEPT_S, JobKeys
 from gridcore.sdk.grid.messages import MOST_BYTES, Part, Ticket, letter
 from gridcore.sdk.grid.resp import Bytes, ReplyError
 from gridcore.sdk.grid.values import fields_of, pieces_of
@@ -46,6 +46,11 @@ class Letters:
     @property
     def are_all_there(self) -> bool:
         return not (self._waiting or self._is_sending)
+
+    def expire(self) -> None:
+        """Should the driver be gone, what it was told goes as well."""
+        for key in (self._keys.up, self._keys.values):
+            self._send(("EXPIRE", key, KEPT_S), _ignore)
 
     def flush(self) -> None:
         if self._is_sending or not self._waiting:
@@ -90,6 +95,8 @@ class Letters:
             self._is_sending = False
             for call in then:
                 call()
+            if self._number == 1:
+                self.expire()
             self.flush()
 
         self._until_done(("XADD", self._keys.up, "*", "l", data), arrived)
@@ -102,3 +109,7 @@ class Letters:
                 then()
 
         self._send(command, answered)
+
+
+def _ignore(reply: Any) -> None:
+    del reply

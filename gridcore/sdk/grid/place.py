@@ -15,15 +15,21 @@ from typing import Any, Protocol
 
 from gridcore.sdk.context import Node
 from gridcore.sdk.driver.core import Core
-from gridcore.sdk.driver.records import DRIVER, Actor, CallRecord, Peer
+from gridcore.sdk.driver.records import DRIVER, Actor, CallRecord, Peer, Watch
 from gridcore.sdk.engine import Exported
-from gridcore.sdk.errors import OutOfMemory, TaskTimeout, VersionMismatch, WorkerDied
+from gridcore.sdk.errors import (
+    ObjectLost,
+    OutOfMemory,
+    TaskTimeout,
+    VersionMismatch,
+    WorkerDied,
+)
 from gridcore.sdk.grid import messages
 from gridcore.sdk.grid.messages import ACTOR, CALL, LATE, PYTHON, Item, Part, Ticket
 from gridcore.sdk.grid.values import StoredBlob
 from gridcore.sdk.outcomes import packed_error
 from gridcore.sdk.packing import Packed
-from gridcore.sdk.workers.endings import how_it_ended
+from gridcore.sdk.workers.endings import how_it_ended, worker_died
 from gridcore.sdk.workers.frames import Message, Outgoing, packed_from
 from gridcore.sdk.workers.scheduler import READY, SENT, Call, Need
 
@@ -402,12 +408,14 @@ class GridPlace:
         self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
     ) -> None:
         del name, worker, beside
-        _, number, attempt, how, is_out_of_memory = message
+        _, number, attempt, pid, how, is_out_of_memory = message
         run.started.pop(number, None)
         pushed = self._pushed.get(number)
         if pushed is not None and pushed.call is not None and attempt == pushed.attempt:
             self._forget(number)
-            self._core.lost(pushed.call, _died(pushed.call.name, how, is_out_of_memory))
+            name = pushed.call.name
+            error = worker_died(name, pid, how, is_out_of_memory=is_out_of_memory)
+            self._core.lost(pushed.call, error)
 
     def _on_refused(
         self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
@@ -468,6 +476,28 @@ class GridPlace:
         if peer is not None:
             self._gone(peer, how_it_ended(code, peer.end))
 
+    def _on_fetch(
+        self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
+    ) -> None:
+        """Another program asks for a value."""
+        del run, worker, beside
+        _, token, number = message
+        core = self._core
+
+        def answer() -> None:
+            packed, is_error = core.outcome(number)
+            if packed.refs:
+                packed, is_error = packed_error(_HAS_REFERENCES), True
+            out = GridOutgoing()
+            self._order(name, Part(0, [("value", token, is_error, out.wire(packed))], out.tickets))
+            core.objects.release((number,))
+
+        core.objects.hold((number,))
+        watch = Watch(0, answer)
+        core.watch_for((number,), 1, watch)
+        if watch.left <= 0:
+            answer()
+
     def _on_alive(
         self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
     ) -> None:
@@ -497,7 +527,9 @@ class GridPlace:
         if pushed is None:
             return
         if pushed.call is not None:
-            self._core.lost(pushed.call, _died(item.name, why, is_out_of_memory))
+            kind = OutOfMemory if is_out_of_memory else WorkerDied
+            error = kind(f"Running {item.name}", cause=why, next_step="See the container's log")
+            self._core.lost(pushed.call, error)
         elif pushed.peer is not None:
             self._core.actors.on_exit(pushed.peer, why)
 
@@ -552,13 +584,11 @@ class GridPlace:
         self._store.close()
 
 
-def _died(name: str, how: str, is_out_of_memory: bool) -> WorkerDied:
-    kind = OutOfMemory if is_out_of_memory else WorkerDied
-    return kind(
-        f"Running {name}",
-        cause=how,
-        next_step="It was tried as often as max_retries allows",
-    )
+_HAS_REFERENCES = ObjectLost(
+    "Getting a value of another program",
+    cause="there are references in it, which only that program can get",
+    next_step="Have that program get them, and return what they stand for",
+)
 
 
 _HANDLERS: dict[str, Callable[[GridPlace, str, _Run, int, Message, list[Any]], None]] = {
@@ -569,4 +599,5 @@ _HANDLERS: dict[str, Callable[[GridPlace, str, _Run, int, Message, list[Any]], N
     "hello": GridPlace._on_hello,
     "exit": GridPlace._on_exit,
     "alive": GridPlace._on_alive,
+    "fetch": GridPlace._on_fetch,
 }

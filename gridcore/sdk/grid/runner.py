@@ -19,7 +19,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn
 
 from gridcore.sdk.driver.pump import Poller
@@ -31,6 +30,7 @@ from gridcore.sdk.grid.resp import ReplyError
 from gridcore.sdk.grid.share import Share, Worker
 from gridcore.sdk.workers.crew import Template, WorkerProcess
 from gridcore.sdk.workers.frames import Outgoing
+from gridcore.sdk.workers.memory import KernelKills, oom_kills
 
 UNUSED_S = 20.0
 """A share whose driver has asked nothing for so long is given up; it begins anew if need be."""
@@ -58,6 +58,8 @@ class Runner:
         self._workers: dict[int, tuple[Share, Worker]] = {}
         self._asked = 0
         """For items, without an answer yet."""
+        self._looks = 0
+        """Whether drivers of items are there: nothing runs for one before that is known."""
         self._is_empty = False
         """The last answer was that there is none."""
         self._places = itertools.count(1)
@@ -65,7 +67,7 @@ class Runner:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_numbers = itertools.count()
         self._beat_at = time.monotonic()
-        self._killed_for_memory = _killed_for_memory()
+        self._kernel_kills = KernelKills(oom_kills)
 
     def run(self) -> NoReturn:
         template = self._template
@@ -101,7 +103,7 @@ class Runner:
     # Items
 
     def _ask_for_items(self) -> None:
-        if self._asked:
+        if self._asked or self._looks:
             return
         shares = self._shares.values()
         if not any(share.is_at_work for share in shares):
@@ -137,18 +139,34 @@ class Runner:
             self.is_done(place)
             return
         share = self._shares.get(item.job)
-        if share is None:
-            share = self._begin_share(item.job)
-        share.take(item, place)
+        if share is not None:
+            share.take(item, place)
+            return
+        self._looks += 1
+        keys = JobKeys(self._queue, item.job)
 
-    def _begin_share(self, job: str) -> Share:
-        keys = JobKeys(self._queue, job)
+        def looked(reply: Any) -> None:
+            if isinstance(reply, ReplyError):
+                self.later(RETRY_S, look)
+                return
+            self._looks -= 1
+            if reply:
+                share = self._shares.get(item.job) or self._begin_share(item.job, keys)
+                share.take(item, place)
+            else:
+                self.is_done(place)  # of a driver that is gone
+
+        def look() -> None:
+            self.send(("EXISTS", keys.alive), looked)
+
+        look()
+
+    def _begin_share(self, job: str, keys: JobKeys) -> Share:
         # To the driver each share is a run: letters and orders are numbered from 1 in each.
         name = f"{self._name}-{next(self._share_numbers)}"
         share = self._shares[job] = Share(job, name, keys, self)
         self._mail[job] = self._connected()
         self._listen(share, b"0-0")
-        self._look_whether_alive(share)
         return share
 
     def _end_share(self, share: Share) -> None:
@@ -269,8 +287,7 @@ class Runner:
                 for messages, fds in worker.process.incoming.receive(socket.MSG_DONTWAIT):
                     share.on_frame(worker, messages, fds)
         self._poller.forget(worker.process.data.fileno())
-        before, self._killed_for_memory = self._killed_for_memory, _killed_for_memory()
-        is_out_of_memory = code == -signal.SIGKILL and self._killed_for_memory > before
+        is_out_of_memory = worker.end is None and self._kernel_kills.explain(code)
         share.on_exit(number, code, is_out_of_memory=is_out_of_memory)
 
     # Time
@@ -307,17 +324,6 @@ class Runner:
 
 def _ignore(reply: Any) -> None:
     del reply
-
-
-def _killed_for_memory() -> int:
-    """How many processes of this container the kernel has killed for their memory."""
-    for file in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
-        with contextlib.suppress(OSError, ValueError):
-            for line in Path(file).read_text().splitlines():
-                name, _, count = line.partition(" ")
-                if name == "oom_kill":
-                    return int(count)
-    return 0
 
 
 def main() -> None:

@@ -20,13 +20,14 @@ from typing import Any, Protocol
 
 from gridcore.sdk.blobs import Blob
 from gridcore.sdk.context import worker_id_of
+from gridcore.sdk.errors import PayloadTooLarge
 from gridcore.sdk.grid.keys import JobKeys
 from gridcore.sdk.grid.letters import Command, Letters
 from gridcore.sdk.grid.messages import ACTOR, LATE, PYTHON, Item, Part, Ticket
 from gridcore.sdk.grid.resp import ReplyError
-from gridcore.sdk.grid.values import Names, fields_of, joined
+from gridcore.sdk.grid.values import MOST_BYTES, Names, fields_of, joined
 from gridcore.sdk.grid.versions import function_field, installed, mismatch, without_versions
-from gridcore.sdk.outcomes import STOPPED
+from gridcore.sdk.outcomes import FAILED, STOPPED, packed_error
 from gridcore.sdk.workers.crew import WorkerProcess
 from gridcore.sdk.workers.endings import how_it_ended
 from gridcore.sdk.workers.frames import MAX_FDS, Message, Outgoing
@@ -296,6 +297,18 @@ class Share:
 
     def on_frame(self, worker: Worker, messages: list[Message], fds: list[int]) -> None:
         """What a worker process has sent."""
+        sizes = [os.fstat(fd).st_size for fd in fds]
+        if any(size > MOST_BYTES for size in sizes):
+            for fd in fds:
+                os.close(fd)
+            results = [message for message in messages if message[0] == "d"]
+            if _places_in(results) < len(fds):
+                # In the middle of a call, which could only wait for an answer for ever.
+                worker.end = _is_too_large(max(sizes))
+                self._outside.kill(worker.number)
+                return
+            messages = [_failed(message, max(sizes)) for message in messages]
+            fds, sizes = [], []
         kept: list[Message] = []
         worker.is_nudged = False
         for message in messages:
@@ -319,8 +332,8 @@ class Share:
                 kept.append(message)
         tickets: list[Ticket] = []
         values: list[tuple[Ticket, Blob]] = []
-        for fd in fds:
-            ticket = (self._names.new(), os.fstat(fd).st_size)
+        for fd, size in zip(fds, sizes, strict=True):
+            ticket = (self._names.new(), size)
             values.append((ticket, Blob(fd, ticket[1])))
             tickets.append(ticket)
         if kept:
@@ -395,7 +408,7 @@ class Share:
     def _lost(self, worker: Worker, code: int | None, *, is_out_of_memory: bool) -> None:
         seat = worker.seat
         running = {id(call) for call in (*seat.nested, *list(seat.sent.values())[:1])}
-        how = f"its worker (process {worker.pid} in a container) {how_it_ended(code, worker.end)}"
+        how = how_it_ended(code, worker.end, is_out_of_memory=is_out_of_memory)
         for call in self._scheduler.seat_went(seat):
             assert isinstance(call, RunCall)
             if id(call) not in running:
@@ -405,7 +418,9 @@ class Share:
                 self._tell(0, ("over", call.number, call.item.attempt, LATE, [], None))
                 self._over(call)
             else:
-                self._tell(0, ("died", call.number, call.item.attempt, how, is_out_of_memory))
+                self._tell(
+                    0, ("died", call.number, call.item.attempt, worker.pid, how, is_out_of_memory)
+                )
                 self._over(call)
 
     # Orders
@@ -596,6 +611,7 @@ class Share:
 
     def beat(self) -> None:
         """A sign of life."""
+        self._letters.expire()
         self._tell(0, ("alive",))
         self._letters.flush()
 
@@ -612,6 +628,27 @@ class Share:
 
     def _tell(self, worker: int, message: Message) -> None:
         self._letters.add(Part(worker, [message], []))
+
+
+def _places_in(results: Sequence[Message]) -> int:
+    """How many large values these are."""
+    return sum(not isinstance(wire, bytes) for result in results for wire in result[4])
+
+
+def _is_too_large(size: int) -> str:
+    return f"it has {size:,} bytes, and the grid's store takes {MOST_BYTES:,} of one value"
+
+
+def _failed(message: Message, size: int) -> Message:
+    """A result that the store does not take goes as an error."""
+    if message[0] != "d":
+        return message
+    error = PayloadTooLarge(
+        "Sending a result",
+        cause=_is_too_large(size),
+        next_step="Split it, or write it to where others can read it",
+    )
+    return (*message[:3], FAILED, [packed_error(error).data], None)
 
 
 def _moved(wire: Any, by: int) -> Any:

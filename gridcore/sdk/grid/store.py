@@ -71,6 +71,7 @@ class Store:
         self._connect_at = 0.0
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._functions: set[bytes] = set()
+        self._values_expire = False
 
     def start(self) -> None:
         """Raises OSError if Redis cannot be reached."""
@@ -129,21 +130,25 @@ class Store:
         key = self.keys.to(run)
         self._send(("XADD", key, "*", "o", data))
 
-    def expire(self, run: str) -> None:
-        self._send(("EXPIRE", self.keys.to(run), KEPT_S))
-
     def put_function(self, exported: Exported) -> None:
         if exported.id not in self._functions:
             self._functions.add(exported.id)
             data = with_versions(exported)
-            self._send(("HSET", self.keys.values, function_field(exported.id), data))
+            self._put(function_field(exported.id), data)
 
     def put(self, name: str, blob: Blob) -> Ticket:
         ticket = (name, blob.size)
         for field, piece in zip(fields_of(ticket), pieces_of(blob), strict=True):
-            self._send(("HSET", self.keys.values, field, piece))
+            self._put(field, piece)
         self.flush()
         return ticket
+
+    def _put(self, field: str, data: bytes | memoryview) -> None:
+        self._send(("HSET", self.keys.values, field, data))
+        if not self._values_expire:
+            # A key has no end before it is there.
+            self._values_expire = True
+            self._send(("EXPIRE", self.keys.values, KEPT_S))
 
     def fetch(self, ticket: Ticket, then: Callable[[Blob | Exception], None]) -> None:
         fields = fields_of(ticket)

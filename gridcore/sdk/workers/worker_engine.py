@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from gridcore.sdk.context import Node, RuntimeContext, id_of
+from gridcore.sdk.context import Node, RuntimeContext, id_of, parsed_id
 from gridcore.sdk.engine import Arguments, Exported, Outcome
-from gridcore.sdk.errors import GetTimeout
+from gridcore.sdk.errors import GetTimeout, ObjectLost
 from gridcore.sdk.listening import Listener
 from gridcore.sdk.options import ActorOptions, CallOptions, TaskOptions, repeats_timeouts
 from gridcore.sdk.packing import Packed, pack
@@ -245,6 +245,17 @@ class WorkerEngine:
 
     def identify(self, number: int) -> str:
         return id_of(self._whereabouts[0], number)
+
+    def find(self, id: str) -> int:  # noqa: A002
+        job, number = parsed_id(id)
+        if job != self._whereabouts[0]:
+            raise ObjectLost(
+                f"Finding the value {id}",
+                cause="it is another program's, and this call belongs to the one that made it",
+                next_step="Find it in the program itself, and pass it to the call",
+            )
+        self.hold(number)
+        return number
 
     def nodes(self) -> list[Node]:
         found: list[Node] = self._state("nodes")

@@ -1,0 +1,316 @@
+"""The SDK on a grid, when something goes wrong under it: results are there once, and right."""
+
+# mypy takes a class for what it was before it was decorated (pyright does not).
+# mypy: disable-error-code="attr-defined"
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+
+import gridcore
+from gridcore.sdk.errors import NotConnected, ObjectLost, VersionMismatch
+from tests.sdk.signals import WITHIN_S, reach, times_reached, wait_for, wait_reached
+from tests.support.fixtures import require
+from tests.support.grid import Grid
+from tests.support.redis_server import unavailable_reason
+from tests.support.waiting import wait_until
+
+LONG_S = 60.0
+"""For what comes back only after a lease time."""
+
+
+@pytest.fixture
+def grid() -> Iterator[Grid]:
+    require(unavailable_reason())
+    with Grid(slots=2, lease_time=3) as grid:
+        gridcore.init(grid.hub.url, token=grid.token)
+        try:
+            yield grid
+        finally:
+            gridcore.shutdown()
+
+
+@gridcore.remote
+def square(n: int) -> int:
+    return n * n
+
+
+@gridcore.remote
+def meet(folder: Path, value: int) -> int:
+    """Says that it is here, and goes on when the test says so."""
+    reach(folder / "here")
+    wait_for(folder / "go")
+    return value
+
+
+@gridcore.remote
+class Counter:
+    def __init__(self) -> None:
+        self.value = 0
+
+    def increment(self) -> int:
+        self.value += 1
+        return self.value
+
+    def process(self) -> int:
+        return os.getpid()
+
+
+def runners(node: psutil.Process) -> list[psutil.Process]:
+    """The containers' programs, here plain processes."""
+    return [
+        child
+        for child in node.children(recursive=True)
+        if "gridcore.sdk.grid.runner" in child.cmdline()
+    ]
+
+
+def node_of(grid: Grid) -> psutil.Process:
+    return psutil.Process(grid.node.process.pid)
+
+
+def test_calls_end_while_the_hub_is_killed_and_started_again(grid: Grid) -> None:
+    refs = [square.remote(n) for n in range(2000)]
+    grid.hub.kill()
+    assert gridcore.get(refs, timeout=WITHIN_S) == [n * n for n in range(2000)]
+    grid.hub.start()
+    assert gridcore.get(square.remote(7), timeout=WITHIN_S) == 49
+
+
+def test_calls_end_while_redis_is_killed_and_started_again(grid: Grid, tmp_path: Path) -> None:
+    counter = Counter.remote()
+    assert gridcore.get(counter.increment.remote(), timeout=WITHIN_S) == 1
+    waits = [meet.remote(tmp_path, n) for n in range(2)]
+    wait_reached(tmp_path / "here", times=2)
+    refs = [square.remote(n) for n in range(3000)]
+    grid.redis.kill()
+    later = [square.remote(n) for n in range(100)]
+    grid.redis.start()
+    reach(tmp_path / "go")
+    assert gridcore.get(waits, timeout=LONG_S) == [0, 1]
+    assert gridcore.get(refs, timeout=LONG_S) == [n * n for n in range(3000)]
+    assert gridcore.get(later, timeout=LONG_S) == [n * n for n in range(100)]
+    assert gridcore.get(counter.increment.remote(), timeout=LONG_S) == 2
+
+
+def test_a_container_that_is_killed_in_mid_call_has_its_call_done_again(
+    grid: Grid, tmp_path: Path
+) -> None:
+    ref = meet.remote(tmp_path, 5)
+    wait_reached(tmp_path / "here")
+    for runner in runners(node_of(grid)):
+        runner.kill()
+    wait_reached(tmp_path / "here", times=2)
+    reach(tmp_path / "go")
+    assert gridcore.get(ref, timeout=WITHIN_S) == 5
+
+
+def test_a_call_that_kills_its_container_every_time_is_given_up(grid: Grid) -> None:
+    @gridcore.remote(max_retries=0)
+    def kill_container() -> None:
+        os.kill(psutil.Process(os.getppid()).ppid(), signal.SIGKILL)
+        time.sleep(1000)
+
+    with pytest.raises(gridcore.WorkerDied, match="kill_container"):
+        gridcore.get(kill_container.remote(), timeout=LONG_S)
+    assert gridcore.get(square.remote(3), timeout=WITHIN_S) == 9
+    wait_until(
+        lambda: grid.hub.task(task_name(grid))["queues"]["dead"] == 0,
+        within_s=WITHIN_S,
+        what="its dead letter is settled",
+    )
+
+
+def task_name(grid: Grid) -> str:
+    name: str = grid.hub.get("/api/tasks")["current"]
+    return name
+
+
+@pytest.mark.parametrize("max_restarts", [0, 1])
+def test_an_actor_whose_node_is_lost_is_created_anew_if_it_may_be(
+    grid: Grid, max_restarts: int
+) -> None:
+    counter = Counter.options(max_restarts=max_restarts).remote()
+    assert gridcore.get([counter.increment.remote() for _ in range(3)], timeout=WITHIN_S)[-1] == 3
+    host = psutil.Process(gridcore.get(counter.process.remote(), timeout=WITHIN_S))
+    first = node_of(grid)
+    grid.add_node()
+    first.kill()
+    psutil.wait_procs([host], timeout=WITHIN_S)
+
+    def answer() -> int | str:
+        try:
+            return int(gridcore.get(counter.increment.remote(), timeout=1))
+        except gridcore.GetTimeout:
+            return ""
+        except gridcore.GridError as error:
+            return type(error).__name__
+
+    wanted = 1 if max_restarts else "ActorDied"
+    wait_until(lambda: answer() == wanted, within_s=LONG_S, what=f"the actor says {wanted}")
+    assert gridcore.get(square.remote(4), timeout=LONG_S) == 16
+
+
+def test_a_node_that_was_frozen_past_its_lease_does_no_harm(grid: Grid, tmp_path: Path) -> None:
+    ref = meet.remote(tmp_path, 1)
+    wait_reached(tmp_path / "here")
+    stopped = [node_of(grid), *node_of(grid).children(recursive=True)]
+    for process in stopped:
+        process.suspend()
+    grid.add_node()
+    wait_reached(tmp_path / "here", times=2)
+    reach(tmp_path / "go")
+    assert gridcore.get(ref, timeout=WITHIN_S) == 1
+    for process in stopped:
+        process.resume()
+    assert gridcore.get([square.remote(n) for n in range(500)], timeout=WITHIN_S) == [
+        n * n for n in range(500)
+    ]
+    assert times_reached(tmp_path / "here") == 2
+
+
+DRIVER = """
+    import sys, time
+    from pathlib import Path
+    import gridcore
+
+    folder, name = Path(sys.argv[1]), sys.argv[2]
+
+    @gridcore.remote
+    def mark(n):
+        with (folder / name).open("a") as file:
+            file.write("x")
+        while not (folder / "go").exists():
+            time.sleep(0.01)
+        return n
+
+    @gridcore.remote
+    class Host:
+        def __init__(self):
+            (folder / f"{name}.actor").write_text("x")
+
+    host = Host.remote()
+    refs = [mark.remote(n) for n in range(10)]
+    Path(folder / f"{name}.id").write_text(refs[0].id)
+    print(sum(gridcore.get(refs)), flush=True)
+"""
+
+
+def start_driver(grid: Grid, folder: Path, name: str) -> subprocess.Popen[str]:
+    program = folder / "driver.py"
+    program.write_text(textwrap.dedent(DRIVER))
+    return subprocess.Popen(
+        [sys.executable, str(program), str(folder), name],
+        env=os.environ | {"GRIDCORE_HUB": grid.hub.url, "GRIDCORE_TOKEN": grid.token},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_several_programs_share_the_grid(grid: Grid, tmp_path: Path) -> None:
+    drivers = [start_driver(grid, tmp_path, name) for name in "ab"]
+    for name in "ab":
+        wait_reached(tmp_path / f"{name}.actor")
+    reach(tmp_path / "go")
+    for driver in drivers:
+        said, _ = driver.communicate(timeout=LONG_S)
+        assert (driver.returncode, said) == (0, "45\n")
+    assert times_reached(tmp_path / "a") == times_reached(tmp_path / "b") == 10
+
+
+def test_a_driver_that_is_killed_leaves_nothing_running(grid: Grid, tmp_path: Path) -> None:
+    driver = start_driver(grid, tmp_path, "a")
+    wait_reached(tmp_path / "a", times=2)
+    workers = [
+        process
+        for runner in runners(node_of(grid))
+        for process in runner.children(recursive=True)
+        if process.ppid() != runner.pid
+    ]
+    assert len(workers) >= 3, "two calls and an actor"
+    driver.kill()
+    driver.communicate()
+    with redis.Redis.from_url(grid.redis.url, decode_responses=True) as store:
+        job = (tmp_path / "a.id").read_text().rpartition("-")[0]
+        (alive,) = [key for key in store.scan_iter("sdk:*") if key.endswith(f":{job}")]
+        # It would go by itself.
+        assert 0 < store.ttl(alive) <= 30
+        store.delete(alive)
+        _, left = psutil.wait_procs(workers, timeout=LONG_S)
+        assert not left
+        wait_until(
+            lambda: grid.hub.task(task_name(grid))["queues"]["leased"] == 0,
+            within_s=LONG_S,
+            what="what it had pushed is gone from the queue",
+        )
+        assert 0 < store.ttl(f"{alive}:up") <= 600
+    assert times_reached(tmp_path / "a") == 2
+    assert gridcore.get(square.remote(2), timeout=WITHIN_S) == 4
+
+
+def test_another_program_can_pick_up_a_result(grid: Grid, tmp_path: Path) -> None:
+    driver = start_driver(grid, tmp_path, "a")
+    wait_reached(tmp_path / "a.id")
+    wait_until(lambda: (tmp_path / "a.id").read_text(), within_s=WITHIN_S, what="the id is there")
+    ref = gridcore.ObjectRef.from_id((tmp_path / "a.id").read_text())
+    assert not ref.done()
+    reach(tmp_path / "go")
+    assert gridcore.get(ref, timeout=WITHIN_S) == 0
+    assert gridcore.get(square.remote(ref), timeout=WITHIN_S) == 0  # type: ignore[arg-type]
+    driver.communicate(timeout=WITHIN_S)
+    late = gridcore.ObjectRef.from_id((tmp_path / "a.id").read_text())
+    with pytest.raises(ObjectLost, match="its driver has ended"):
+        gridcore.get(late, timeout=WITHIN_S)
+
+
+def test_a_container_with_another_python_says_so(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gridcore.sdk.grid.place.PYTHON", "3.9")
+    with pytest.raises(VersionMismatch, match=r"driver runs Python 3\.9, and the container 3\.1"):
+        gridcore.get(square.remote(1), timeout=WITHIN_S)
+    with pytest.raises(gridcore.ActorDied, match=r"driver runs Python 3\.9"):
+        gridcore.get(Counter.remote().increment.remote(), timeout=WITHIN_S)
+
+
+def test_calls_go_on_when_somebody_has_moved_the_fleet_on(grid: Grid) -> None:
+    assert gridcore.get(square.remote(2), timeout=WITHIN_S) == 4
+    grid.hub.post("/api/tasks/finish")
+    assert gridcore.get([square.remote(n) for n in range(100)], timeout=LONG_S) == [
+        n * n for n in range(100)
+    ]
+
+
+def test_the_task_ends_with_its_last_driver(grid: Grid) -> None:
+    assert gridcore.get(square.remote(2), timeout=WITHIN_S) == 4
+    gridcore.shutdown()
+    wait_until(
+        lambda: grid.hub.get("/api/tasks")["current"] is None,
+        within_s=WITHIN_S,
+        what="the fleet is free again",
+    )
+    with redis.Redis.from_url(grid.redis.url) as store:
+        assert list(store.scan_iter("sdk:*")) == []
+
+
+def test_a_hub_that_is_not_there_or_knows_another_token_is_an_error_that_says_so() -> None:
+    with pytest.raises(NotConnected, match=r"http://127\.0\.0\.1:1: .*Check that it runs"):
+        gridcore.init("http://127.0.0.1:1", token="x")
+    assert not gridcore.is_initialized()
+
+
+def test_a_wrong_token_is_an_error_that_says_so(grid: Grid) -> None:
+    gridcore.shutdown()
+    with pytest.raises(NotConnected, match="does not know this token"):
+        gridcore.init(grid.hub.url, token="wrong")
