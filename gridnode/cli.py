@@ -16,6 +16,7 @@ _COMMANDS = {
     "doctor": "gridnode.commands.doctor:doctor",
     "engine": "gridnode.commands.engine:engine",
     "python-image": "gridnode.commands.python_image:python_image",
+    "worker-image": "gridnode.commands.worker_image:worker_image",
 }
 
 

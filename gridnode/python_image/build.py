@@ -12,7 +12,12 @@ from typing import IO
 
 from gridnode.image_archive import Tree, write_archive
 from gridnode.python_image import elf
-from gridnode.python_image.modules import interpreter_path, packages_tree, python_tree
+from gridnode.python_image.modules import (
+    interpreter_path,
+    package_tree,
+    packages_tree,
+    python_tree,
+)
 from gridnode.python_image.shared_libraries import platform_of, shared_libraries
 from gridnode.python_image.tree import (
     PREFIX,
@@ -46,13 +51,15 @@ async def build_python_image(
     *,
     command: Sequence[str],
     packages: Sequence[str] = (),
+    bare_packages: Sequence[str] = (),
     files: Mapping[str, bytes] | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> None:
     """Gives an engine, one for this machine's architecture, an image of that name.
 
-    `packages` are top-level modules of this environment; what they require comes along. `files`
-    are by their absolute path in the image. Raises PythonImageError, and what the engine raises.
+    `packages` are top-level modules of this environment; what they require comes along, but for
+    `bare_packages`. `files` are by their absolute path in the image. Raises PythonImageError, and
+    what the engine raises.
     """
     with tempfile.TemporaryFile() as archive:
         await asyncio.to_thread(
@@ -61,6 +68,7 @@ async def build_python_image(
             tag,
             command=command,
             packages=packages,
+            bare_packages=bare_packages,
             files=files,
             labels=labels,
         )
@@ -80,6 +88,7 @@ def write_python_archive(
     *,
     command: Sequence[str],
     packages: Sequence[str] = (),
+    bare_packages: Sequence[str] = (),
     files: Mapping[str, bytes] | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> None:
@@ -95,6 +104,8 @@ def write_python_archive(
     try:
         interpreter = _read(path)
         tree = _SYSTEM_FILES | python_tree(interpreter) | packages_tree(packages)
+        for name in bare_packages:
+            tree |= package_tree(name)
         extensions = [
             entry
             for name, entry in tree.items()

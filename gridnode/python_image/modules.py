@@ -73,7 +73,7 @@ def packages_tree(names: Sequence[str]) -> Tree:
         if name in seen:
             continue
         seen.add(name)
-        tree |= _package(name)
+        tree |= package_tree(name)
         for distribution in map(importlib.metadata.distribution, distributions_of.get(name, ())):
             tree |= _metadata(distribution)
             required = _required(distribution)
@@ -85,7 +85,8 @@ def packages_tree(names: Sequence[str]) -> Tree:
     return tree
 
 
-def _package(name: str) -> Tree:
+def package_tree(name: str) -> Tree:
+    """This top-level module alone."""
     spec = None if "." in name else importlib.util.find_spec(name)
     if spec is None:
         raise PythonImageError(

@@ -36,6 +36,8 @@ MEGABYTE = 1024 * 1024
 
 COMMAND = ["python3", "-m", "gridcore.sdk.grid.runner"]
 
+DEFAULT_IMAGE = f"gridcore-worker:{PYTHON}"
+
 _log = logging.getLogger("gridcore")
 
 
@@ -79,7 +81,7 @@ class Task:
 
     def __init__(self, hub: Hub, image: str | None) -> None:
         self._hub = hub
-        self._image = image or f"gridcore-worker:{PYTHON}"
+        self._image = image or DEFAULT_IMAGE
         self.name = f"python-{PYTHON}"
         if image is not None:
             self.name += f"-{hashlib.sha256(image.encode()).hexdigest()[:8]}"

@@ -11,7 +11,6 @@ import functools
 import importlib.metadata
 import marshal
 import pickletools
-import sys
 from collections.abc import Callable, Mapping
 
 from gridcore.sdk.engine import Exported
@@ -22,6 +21,9 @@ MOST_FUNCTION_BYTES = 48 * 1024 * 1024
 """A gateway takes 64 MB with one command."""
 
 OURS = "idm-gridcore"
+
+_IMPORT = object()
+"""Stands for cloudpickle's function that imports what is named next."""
 
 
 def function_field(id: bytes) -> str:  # noqa: A002
@@ -44,19 +46,44 @@ def without_versions(data: bytes) -> tuple[dict[str, str], bytes]:
 
 
 def versions_of(pickled: bytes) -> dict[str, str]:
-    """The packages whose modules a pickle names."""
-    named = {
-        argument.partition(".")[0]
-        for _, argument, _ in pickletools.genops(pickled)
-        if isinstance(argument, str) and argument.partition(".")[0] in sys.modules
-    }
+    """The packages that a pickle refers to."""
     packages = _packages()
     return {
         package: importlib.metadata.version(package)
-        for module in named
+        for module in {name.partition(".")[0] for name in modules_in(pickled)}
         for package in packages.get(module, ())[:1]
         if package != OURS
     }
+
+
+def modules_in(pickled: bytes) -> set[str]:
+    """Modules of which it takes something, and those that cloudpickle has it import."""
+    found: set[str] = set()
+    memo: dict[int, object] = {}
+    texts: list[str] = []
+    last: object = None
+    is_import = False
+    for opcode, argument, _ in pickletools.genops(pickled):
+        if opcode.name == "MEMOIZE":
+            memo[len(memo)] = last
+            continue
+        last = None
+        if opcode.name.endswith(("BINUNICODE", "BINUNICODE8")):
+            last = str(argument)
+        elif opcode.name.endswith("BINGET"):
+            last = memo.get(int(argument or 0))
+        elif opcode.name == "STACK_GLOBAL":
+            module, name = texts[-2:]
+            found.add(module)
+            if module.startswith("cloudpickle") and name == "subimport":
+                last = _IMPORT
+        if isinstance(last, str):
+            texts.append(last)
+            if is_import:
+                found.add(last)
+            is_import = False
+        is_import = is_import or last is _IMPORT
+    return found
 
 
 @functools.cache
