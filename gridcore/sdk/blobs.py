@@ -52,12 +52,12 @@ def seal(parts: Sequence[tuple[int, bytes | bytearray | memoryview]], size: int)
     """A blob of `size` bytes with each part at its offset."""
     blob = Blob(_anonymous_memory(), size)
     os.ftruncate(blob.fd, size)
-    # Through a mapping, which is twice as fast as write() into fresh pages. It must be gone before
-    # the seal: a writable mapping makes F_SEAL_WRITE fail.
-    with mmap.mmap(blob.fd, size) as whole, memoryview(whole) as target:
-        for offset, part in parts:
-            with memoryview(part) as source:
-                target[offset : offset + source.nbytes] = source
+    # Not through a mapping, which takes twice as long: a fault for each page, and zeros first.
+    for offset, part in parts:
+        with memoryview(part).cast("B") as source:
+            written = 0
+            while written < source.nbytes:
+                written += os.pwrite(blob.fd, source[written:], offset + written)
     if _HAS_MEMFD:
         fcntl.fcntl(blob.fd, fcntl.F_ADD_SEALS, _SEALS)
     return blob

@@ -12,6 +12,19 @@ from gridcore.sdk.workers.frames import Incoming, Message, Outgoing, Sender, sen
 
 END_WITHIN_S = 5.0
 
+_FOR_ONE_CORE = {
+    # Calls run side by side: threads of numpy and its kin would only be in each other's way.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    # glibc gives memory back at the end of each call, and takes it again in the next, a fault for
+    # every page: most of what calls on large arrays cost the kernel.
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 1024 * 1024),
+    "MALLOC_TRIM_THRESHOLD_": str(128 * 1024 * 1024),
+}
+"""Unless the user has set them."""
+
 _PROGRAM = (
     "import sys; sys.path[:] = {path!r}; "
     "from gridcore.sdk.workers.template import main; main({fd}, {driver})"
@@ -52,6 +65,7 @@ class Template:
             [sys.executable, *options, "-c", program],
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
+            env=_FOR_ONE_CORE | os.environ,
         )
         theirs.close()
         self.incoming = Incoming(self.socket)
