@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from typing import Any, ParamSpec, TypeVar, Unpack
 
+from gridcore.sdk import session
 from gridcore.sdk.engine import Outcome
 from gridcore.sdk.errors import GridError
 from gridcore.sdk.functions import RemoteFunction, remote_function
@@ -242,8 +243,14 @@ class Executor(concurrent.futures.Executor):
         function: RemoteFunction[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        *,
+        has_begun: bool = False,
     ) -> None:
+        """`has_begun`: calls were made before, so the engine is there, or was shut down. A new one
+        is not started behind the back of who did that."""
         try:
+            if has_begun:
+                session.require()
             ref = future.ref = function.remote(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - the user's arguments may refuse in any way
             with self._changed:
@@ -274,7 +281,7 @@ class Executor(concurrent.futures.Executor):
                 with self._changed:
                     self._open -= 1
             else:
-                self._send(*work)
+                self._send(*work, has_begun=True)
 
     # What comes back
 
