@@ -270,6 +270,21 @@ def test_every_call_but_health_needs_the_token(hub: HubProgram) -> None:
     assert (health.status_code, health.text) == (200, "OK")
 
 
+def test_a_program_finds_out_where_a_tasks_queues_are(
+    hub: HubProgram, redis_server: RedisServer
+) -> None:
+    hub.submit("t", image="i", input_redis="redis://:secret@10.0.0.1:6379/0")
+    assert hub.get("/api/tasks/t/queues") == {
+        "input_redis": "redis://:secret@10.0.0.1:6379/0",
+        "output_redis": "redis://:secret@10.0.0.1:6379/0",
+        "input_queue": "t:input",
+        "output_queue": "t:output",
+    }
+    hub.submit("own", image="i")
+    assert hub.get("/api/tasks/own/queues")["input_redis"] == redis_server.url
+    assert hub.http.get("/api/tasks/other/queues").status_code == 404
+
+
 def test_the_api_is_described_for_people_and_for_programs(hub: HubProgram) -> None:
     nobody = {"Authorization": ""}
     page = hub.http.get("/docs", headers=nobody)
@@ -293,6 +308,7 @@ def test_the_api_is_described_for_people_and_for_programs(hub: HubProgram) -> No
         "GET /api/tasks",
         "GET /api/tasks/{name}",
         "DELETE /api/tasks/{name}",
+        "GET /api/tasks/{name}/queues",
         "GET /api/tasks/{name}/dead-letters",
         "GET /api/tasks/{name}/dead-letters/export",
         "POST /api/tasks/{name}/dead-letters/retry",
