@@ -59,6 +59,8 @@ class Replies:
             reply, end = self._read(0)
         except _Incomplete:
             return False, None
+        except ValueError:  # where a number should be
+            raise _not_redis(self._buffer) from None
         del self._buffer[:end]
         self._needed = 0
         return True, reply
@@ -92,4 +94,8 @@ class Replies:
             return content, after
         if kind == 0x2D:  # -
             return ReplyError(content.decode(errors="replace")), after
-        raise ConnectionError(f"this is not the protocol of Redis: {bytes(buffer[:40])!r}")
+        raise _not_redis(buffer)
+
+
+def _not_redis(buffer: bytearray) -> ConnectionError:
+    return ConnectionError(f"this is not the protocol of Redis: {bytes(buffer[:40])!r}")
