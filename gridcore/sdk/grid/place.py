@@ -34,10 +34,13 @@ from gridcore.sdk.workers.frames import Message, Outgoing, packed_from
 from gridcore.sdk.workers.scheduler import READY, SENT, Call, Need
 
 MOST_PUSHED = 5_000
-"""Items of one driver in the queue and at work: enough for a thousand cores with short calls, and
-few enough that a call of high priority need not wait for long."""
+"""Items of one driver in the queue, or begun just now: enough for a thousand cores with short
+calls. Those that run for a while do not count: they may wait for one that is not pushed yet."""
 
 MOST_PUSHED_BYTES = 64 * 1024 * 1024
+
+ROOM_FOR_FIRST = 2
+"""Times as many, for calls that go first: what a call waits for should not wait itself."""
 
 ITEMS_AT_ONCE = 1000
 
@@ -73,10 +76,10 @@ class GridWorker(Peer):
 
 
 class _Run:
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, orders: int) -> None:
         self.heard_at = now
         self.last_letter = 0
-        self.orders = 0
+        self.orders = orders
         self.parts: list[bytes] = []
         self.part_bytes = 0
         self.peers: dict[int, GridWorker] = {}
@@ -88,7 +91,7 @@ class _Run:
 class _Pushed:
     """A call or an actor that some container is to take, or has taken."""
 
-    __slots__ = ("attempt", "call", "is_first", "item", "peer")
+    __slots__ = ("attempt", "call", "has_begun", "is_first", "item", "peer")
 
     def __init__(
         self,
@@ -104,6 +107,8 @@ class _Pushed:
         self.is_first = is_first
         self.call = call
         self.peer = peer
+        self.has_begun = False
+        """And runs for a while already."""
 
     @property
     def need(self) -> Need:
@@ -153,9 +158,13 @@ class GridPlace:
         self._next_last = itertools.count(1)
         self._next_first = itertools.count(-1, -1)
         self._pushed: dict[int, _Pushed] = {}
-        self._pushed_bytes = 0
+        self._waiting = self._waiting_bytes = 0
+        """Of those, the ones that are not known to have begun."""
         self._peers = itertools.count(1)
         self._runs: dict[str, _Run] = {}
+        self._lost_runs: dict[str, int] = {}
+        """How many orders they have had, should one still be there: its next one has that number
+        plus one."""
         self._to_order: dict[str, _Run] = {}
         self._dropped: dict[int, tuple[float, CallRecord]] = {}
         """Cancelled, and not known to have stopped; until when that is waited for."""
@@ -218,13 +227,21 @@ class GridPlace:
 
     def give_out(self) -> None:
         ready = self._ready
-        while ready and len(self._pushed) < MOST_PUSHED and self._pushed_bytes < MOST_PUSHED_BYTES:
+        while ready:
             items: list[bytes] = []
             first = ready[0][1] < 0
+            times = ROOM_FOR_FIRST if first else 1
+            most, most_bytes = times * MOST_PUSHED, times * MOST_PUSHED_BYTES
+            if self._waiting >= most:
+                break
             while ready and (ready[0][1] < 0) is first and len(items) < ITEMS_AT_ONCE:
+                if self._waiting_bytes >= most_bytes:
+                    break
                 call = heapq.heappop(ready)[2]
                 if call.state == READY:
                     items.append(self._item_of(call, is_first=first))
+            if not items and self._waiting_bytes >= most_bytes:
+                break
             if items:
                 self._store.push(items, first=first)
         self._send_orders()
@@ -254,31 +271,53 @@ class GridPlace:
             cpus=call.need.cpus,
             tickets=tuple(out.tickets),
         ).encoded()
-        self._pushed[call.number] = _Pushed(item, call.attempt, is_first=is_first, call=call)
-        self._pushed_bytes += len(item)
+        pushed = _Pushed(item, call.attempt, is_first=is_first, call=call)
+        self._remember(call.number, pushed)
         return item
+
+    def _remember(self, number: int, pushed: _Pushed) -> None:
+        self._pushed[number] = pushed
+        self._waiting += 1
+        self._waiting_bytes += len(pushed.item)
+
+    def _has_begun(self, pushed: _Pushed, has_begun: bool) -> None:
+        if pushed.has_begun != has_begun:
+            pushed.has_begun = has_begun
+            self._waiting += -1 if has_begun else 1
+            self._waiting_bytes += -len(pushed.item) if has_begun else len(pushed.item)
 
     def _forget(self, number: int) -> _Pushed | None:
         pushed = self._pushed.pop(number, None)
         self._dropped.pop(number, None)
         if pushed is not None:
-            self._pushed_bytes -= len(pushed.item)
+            self._has_begun(pushed, True)
         return pushed
 
     def push_again(self) -> None:
         """Redis may have lost items, or runners have dropped them: what runs twice counts once."""
         at_work = {number for run in self._runs.values() for number in run.started}
-        for number, pushed in self._pushed.items():
+        for number, pushed in list(self._pushed.items()):
             if pushed.call is not None:
                 self._store.put_function(pushed.call.exported)
-            if number not in at_work and (pushed.peer is None or pushed.peer.run is None):
-                self._store.push([pushed.item], first=pushed.is_first)
+                if number not in at_work:
+                    self._store.push([pushed.item], first=pushed.is_first)
+            elif pushed.peer is not None and pushed.peer.run is None:
+                # Two with one number would look as if the first were lost when the second begins.
+                self._forget(number)
+                pushed.peer.number = -next(self._peers)
+                self._push_actor(pushed.peer)
 
     # Workers
 
     def start(self, actor: Actor) -> GridWorker:
         peer = GridWorker(-next(self._peers))
         peer.actor = actor
+        self._push_actor(peer)
+        return peer
+
+    def _push_actor(self, peer: GridWorker) -> None:
+        actor = peer.actor
+        assert actor is not None
         made_by = actor.created_by
         assert made_by is not None
         self._store.put_function(made_by.exported)
@@ -288,10 +327,8 @@ class GridPlace:
             memory=actor.need.memory, cpus=actor.need.cpus,
         ).encoded()  # fmt: skip
         # Others may wait for it already.
-        self._pushed[peer.number] = _Pushed(item, 1, is_first=True, peer=peer)
-        self._pushed_bytes += len(item)
+        self._remember(peer.number, _Pushed(item, 1, is_first=True, peer=peer))
         self._store.push([item], first=True)
-        return peer
 
     def end(self, peer: Peer) -> None:
         assert isinstance(peer, GridWorker)
@@ -351,7 +388,7 @@ class GridPlace:
         name, number, parts = messages.read_letter(data)
         run = self._runs.get(name)
         if run is None:
-            run = self._runs[name] = _Run(self._now())
+            run = self._runs[name] = _Run(self._now(), self._lost_runs.pop(name, 0))
         run.heard_at = self._now()
         if number <= run.last_letter:
             return  # it was sent again
@@ -445,6 +482,7 @@ class GridPlace:
                 self._order(name, Part(worker, [("tell", ("x", number))], []))
             else:
                 run.started[number] = worker
+                self._has_begun(pushed, True)
 
     def _on_hello(
         self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
@@ -454,11 +492,12 @@ class GridPlace:
         peer = pushed.peer if pushed is not None else None
         if peer is not None and peer.run is not None:
             # Its item has come back, so whoever had it is lost.
-            self._gone(peer, f"was lost with its node ({peer.run})")
+            self._lose(peer, f"was lost with its node ({peer.run})")
             peer = None
-        if peer is None:
+        if pushed is None or peer is None:
             self._order(name, Part(worker, [("end",)], []))
             return
+        self._has_begun(pushed, True)
         peer.run, peer.worker, peer.node = name, worker, node
         run.peers[worker] = peer
         self._on_message(peer, ("hello", pid), beside)
@@ -512,14 +551,26 @@ class GridPlace:
             self._core.actors.on_exit(peer, how)
         self._core.peer_gone(peer)
 
+    def _lose(self, peer: GridWorker, how: str) -> None:
+        """Nothing is heard of it. If it lives all the same, its actor does not any more."""
+        if peer.actor is not None and peer.run is not None:
+            self._order(peer.run, Part(peer.worker, [("end",)], []))
+        self._gone(peer, how)
+
     def look_for_lost_runs(self, heard_at: float) -> None:
         """`heard_at`: until when letters would have come here."""
         for name, run in list(self._runs.items()):
             if heard_at - run.heard_at > RUN_SILENT_S:
                 for peer in list(run.peers.values()):
-                    self._gone(peer, "was lost with its node")
+                    self._lose(peer, "was lost with its node")
+                for number in run.started:
+                    if number in self._pushed:
+                        self._has_begun(self._pushed[number], False)
                 del self._runs[name]
+                if run.parts:
+                    self._send_order(name, run)
                 self._to_order.pop(name, None)
+                self._lost_runs[name] = run.orders
 
     def on_dead_letter(self, item: Item, why: str, *, is_out_of_memory: bool) -> None:
         """The fleet has given it up: containers died of it, or with it, too often."""

@@ -72,6 +72,8 @@ class Store:
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._functions: set[bytes] = set()
         self._values_expire = False
+        self._ordered: set[str] = set()
+        """Runs that have had an order."""
 
     def start(self) -> None:
         """Raises OSError if Redis cannot be reached."""
@@ -129,6 +131,10 @@ class Store:
     def order(self, run: str, data: bytes) -> None:
         key = self.keys.to(run)
         self._send(("XADD", key, "*", "o", data))
+        if run not in self._ordered:
+            # Should the run be gone, it goes by itself; while it is there, the run sees to that.
+            self._ordered.add(run)
+            self._send(("EXPIRE", key, KEPT_S))
 
     def put_function(self, exported: Exported) -> None:
         if exported.id not in self._functions:
