@@ -10,10 +10,12 @@
     gateway_far       the same with Redis 20 ms away
     gateway_cost      the gateway's latency, its memory, and what it asks of Redis
     examples_speedup  how well the programs in examples/ use several cores
-    sdk_calls         calls a second of `import gridcore` on this machine, and what an engine costs
+    sdk_calls         `import gridcore`, here and on a grid, beside Ray, Dask, process pools: speed, costs
     peers             other Python job queues on Redis, and what they do when a worker is killed
 
     plain_consumers   the two sides of such a comparison
+    sdk_peers         the programs of sdk_calls, one for each system
+    environments      virtual environments of those that are measured beside ours
     delaying_proxy    puts a server far away
 
 Each runs as `python -m benchmarks.<name>`; README.md holds what they have shown.

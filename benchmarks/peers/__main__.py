@@ -2,22 +2,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha1
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import psutil
 import redis
 
-from benchmarks import peers
+from benchmarks import environments, peers
 from benchmarks.plain_consumers import IN_BATCHES, ONE_BY_ONE, Command, Grid
 from benchmarks.report import Table, only_figures, print_machine, say, spread
 from tests.support.processes import end_process, start_process, tail
@@ -25,7 +22,6 @@ from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
 HERE = Path(__file__).parent
-CACHE = HERE.parents[1] / ".cache" / "benchmarks" / "peers"
 
 STARTS_WITHIN_S = 30.0
 WARM_UP_S = 0.7
@@ -150,7 +146,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--seconds", type=float, default=3.0, help="of a round")
     chosen = arguments.parse_args()
-    homes = {name: _virtual_environment(PEERS[name].requirements) for name in chosen.names}
+    homes = {name: environments.made_for(PEERS[name].requirements) for name in chosen.names}
     per_s: dict[str, list[float]] = {}
     with Grid(slots=2) as grid:
         print_machine(redis_url=grid.server.url)
@@ -256,22 +252,6 @@ def _workers(peer: _Peer, environment: Mapping[str, str], log: Path) -> Iterator
                 child.kill()
             process.kill()
             end_process(process)
-
-
-def _virtual_environment(requirements: Sequence[str]) -> Path:
-    """Made once for these versions."""
-    digest = sha1(" ".join(requirements).encode(), usedforsecurity=False).hexdigest()[:12]
-    home = CACHE / digest
-    if (home / "done").exists():
-        return home
-    shutil.rmtree(home, ignore_errors=True)
-    say(f"installing {', '.join(requirements)} ...")
-    subprocess.run([sys.executable, "-m", "venv", home], check=True)
-    subprocess.run(
-        [home / "bin" / "python", "-m", "pip", "install", "--quiet", *requirements], check=True
-    )
-    (home / "done").touch()
-    return home
 
 
 if __name__ == "__main__":
