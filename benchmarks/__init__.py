@@ -10,7 +10,7 @@
     gateway_far       the same with Redis 20 ms away
     gateway_cost      the gateway's latency, its memory, and what it asks of Redis
     examples_speedup  how well the programs in examples/ use several cores
-    sdk_calls         `import gridcore`, here and on a grid, beside Ray, Dask, process pools: speed, costs
+    sdk_calls         `import gridcore` beside Ray, Dask and process pools: calls a second, costs
     peers             other Python job queues on Redis, and what they do when a worker is killed
 
     plain_consumers   the two sides of such a comparison

@@ -22,6 +22,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +37,17 @@ from benchmarks.sdk_peers.measure import IDLE, PARTS, WORKERS, Figures, Plan
 ROOT = Path(__file__).parents[1]
 ENDS_WITHIN_S = 150.0
 QUEUED_WITHIN_S = 300.0
-PEERS_IDLE_S = 3.0
+PEERS_IDLE_S = 2.0
 """The longest for those whose idle CPU is not in question."""
 
 OURS, EXECUTOR, GRID = "gridcore", "gridcore.Executor", "gridcore on a grid"
-RAY, DASK, PROCESSES, POOL, LOKY = "Ray", "Dask", "ProcessPoolExecutor", "Pool", "loky"
+RAY, DASK, PROCESSES, POOL, LOKY = (
+    "Ray",
+    "Dask, 2,500 in flight",
+    "ProcessPoolExecutor",
+    "Pool",
+    "loky",
+)
 QUEUED = "queued"
 
 
@@ -52,6 +59,8 @@ class _System:
     requirements: tuple[str, ...] = ()
     """Of a virtual environment of its own; none: ours."""
     environment: tuple[tuple[str, str], ...] = ()
+    calls_at_most: int = 1_000_000
+    """In flight; for what is too slow to have as many as the others in the time."""
 
 
 SYSTEMS = {
@@ -65,7 +74,7 @@ SYSTEMS = {
         # It would tell its makers that it is used, and leave a token in the home.
         (("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_AUTH_MODE", "disabled")),
     ),
-    DASK: _System("with_dask", "dask", ("distributed==2026.8.0", "numpy==2.4.6")),
+    DASK: _System("with_dask", "dask", ("distributed==2026.8.0", "numpy==2.4.6"), (), 2500),
     PROCESSES: _System("with_processes", "processes"),
     POOL: _System("with_pool", "pool"),
     LOKY: _System("with_loky", "loky", ("loky==3.7.0", "joblib==1.6.0")),
@@ -87,15 +96,7 @@ def main() -> None:
     print_machine()
     names = [name for name, system in SYSTEMS.items() if system.option in chosen.only]
     pythons, failed = _pythons(names)
-    rounds: Rounds = {name: [] for name in names if name not in failed}
-    for _ in range(chosen.rounds):
-        for name in rounds:
-            if name in failed:
-                continue
-            try:
-                rounds[name].append(_measure(name, pythons[name], chosen))
-            except _FailedError as error:
-                failed[name] = str(error)
+    begun = time.monotonic()
     queued: list[Figures] = []
     if QUEUED in chosen.only:
         try:
@@ -103,8 +104,33 @@ def main() -> None:
             queued.append(_figures(command, {}, QUEUED_WITHIN_S))
         except _FailedError as error:
             failed[QUEUED] = str(error)
+            say(f"{QUEUED}: {error}\n")
+    rounds: Rounds = {name: [] for name in names if name not in failed}
+    longest = 0.0
+    for number in range(chosen.rounds):
+        round_begun = time.monotonic()
+        if number and round_begun + longest > begun + chosen.minutes * 60:
+            say(f"{number} of {chosen.rounds} rounds: there is no time for more\n")
+            break
+        _round(rounds, failed, pythons, chosen)
+        longest = max(longest, time.monotonic() - round_begun)
     rounds = {name: figures for name, figures in rounds.items() if name not in failed}
     _show(rounds, queued, failed, chosen)
+
+
+def _round(
+    rounds: Rounds,
+    failed: dict[str, str],
+    pythons: Mapping[str, Path],
+    chosen: argparse.Namespace,
+) -> None:
+    for name in rounds:
+        if name in failed:
+            continue
+        try:
+            rounds[name].append(_measure(name, pythons[name], chosen))
+        except _FailedError as error:
+            failed[name] = str(error)
 
 
 def _arguments() -> argparse.Namespace:
@@ -114,9 +140,10 @@ def _arguments() -> argparse.Namespace:
         "--parts", nargs="*", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS)
     )
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=8.0, help="no round that ends later")
     parser.add_argument("--calls", type=int, default=10_000, help="in flight")
     parser.add_argument("--seconds", type=float, default=1.0, help="of calls one by one")
-    parser.add_argument("--idle", type=float, default=10.0, help="seconds; of peers at most 3")
+    parser.add_argument("--idle", type=float, default=10.0, help="seconds; of others at most 2")
     parser.add_argument("--megabytes", type=int, default=100, help="of a large value")
     parser.add_argument("--queued", type=int, default=1_000_000)
     parser.add_argument("--quick", action="store_true", help="one small round: does it work?")
@@ -152,7 +179,7 @@ def _measure(name: str, python: Path, chosen: argparse.Namespace) -> Figures:
     system = SYSTEMS[name]
     plan = Plan(
         parts=tuple(chosen.parts),
-        calls=chosen.calls,
+        calls=min(chosen.calls, system.calls_at_most),
         seconds=chosen.seconds,
         idle_s=chosen.idle if name == OURS else min(chosen.idle, PEERS_IDLE_S),
         large=chosen.megabytes * 1_000_000,
@@ -200,8 +227,9 @@ def _show(
     rounds: Rounds, queued: Sequence[Figures], failed: Mapping[str, str], chosen: argparse.Namespace
 ) -> None:
     size = f"{chosen.megabytes} MB"
+    done = max(map(len, rounds.values()), default=0)
     _table(
-        f"calls a second, {WORKERS} workers, {chosen.calls:,} in flight, {chosen.rounds} rounds",
+        f"calls a second, {WORKERS} workers, {chosen.calls:,} in flight, {done} rounds",
         rounds,
         failed,
         {
