@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -44,7 +45,9 @@ class Grid:
 
     def add_node(self) -> NodeProgram:
         self._nodes += 1
-        node_id = f"n{self._nodes}"
+        # A node that starts ends what a node of its name has left on this machine; another grid's
+        # tests may run here as well.
+        node_id = f"n{self._nodes}-{secrets.token_hex(3)}"
         node = self._parts.enter_context(
             NodeProgram(
                 self.hub.url,
