@@ -57,7 +57,9 @@ run_tests() {
     .venv/bin/ruff check .
     .venv/bin/ruff format --check .
     .venv/bin/mypy gridcore computehub gridnode tests benchmarks examples
-    .venv/bin/python -m pytest "$@"
+    # Two processes, as most tests wait for something; in the order of the files, so that the last
+    # ones are the short ones. tests/conftest.py says what stays together.
+    .venv/bin/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder "$@"
 }
 
 build_wheel() {

@@ -13,7 +13,6 @@ get a callback, so that nothing is polled while calls are long.
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import threading
 import time
 import types
@@ -186,7 +185,7 @@ class Executor(concurrent.futures.Executor):
             if ref is None:  # it waits here until another one is over
                 with self._changed:
                     ref = next(chain(self._old, self._young), None)
-            if ref is None or not engine_of(ref).wait((number_of(ref),), 1, _left(deadline)):
+            if ref is None or not _is_over(ref, _left(deadline)):
                 break
             claimed = self._claim((ref,))
             if not claimed and ref is future.ref:
@@ -365,14 +364,13 @@ class Executor(concurrent.futures.Executor):
     # Waiting
 
     def _wait_for_all(self) -> None:
-        with contextlib.suppress(GridError):  # the collector tells it to each future
-            while True:
-                with self._changed:
-                    future = next(chain(self._old.values(), self._young.values()), None)
-                if future is None:
-                    break
-                self.wait_for(future, None)
-                concurrent.futures.wait((future,))
+        while True:
+            with self._changed:
+                future = next(chain(self._old.values(), self._young.values()), None)
+            if future is None:
+                break
+            self.wait_for(future, None)
+            concurrent.futures.wait((future,))
         collector = self._collector
         if collector is not None and collector is not threading.current_thread():
             collector.join()
@@ -403,6 +401,13 @@ def _ended(refs: list[ObjectRef[Any]], *, within_s: float) -> list[ObjectRef[Any
     except GridError:
         return refs  # to settle them tells of it
     return [ref for ref in refs if number_of(ref) in over]
+
+
+def _is_over(ref: ObjectRef[Any], within_s: float | None) -> bool:
+    try:
+        return bool(engine_of(ref).wait((number_of(ref),), 1, within_s))
+    except GridError:
+        return True  # to settle it tells of it
 
 
 def _finish(future: GridFuture[Any], outcome: Outcome | GridError) -> None:

@@ -368,9 +368,15 @@ def test_a_program_ends_when_what_it_submitted_is_over(tmp_path: Path) -> None:
     assert times_reached(tmp_path / "reached") == 20
 
 
-def test_a_program_that_shut_the_grid_down_under_it_ends() -> None:
+@pytest.mark.parametrize(
+    "collector",
+    ["", "gridcore.Executor._collect = lambda self: None\n"],
+    ids=["its thread", "who waits"],
+)
+def test_a_program_that_shut_the_grid_down_under_it_ends(collector: str) -> None:
+    """Whether the executor's thread or who waits for a result is the first to see it."""
     ended = _run(
-        "import gridcore, time\n"
+        f"import gridcore, time\n{collector}"
         "gridcore.init(num_cpus=1)\n"
         "executor = gridcore.Executor(1)\n"
         "futures = [executor.submit(time.sleep, 3600) for _ in range(2)]\n"

@@ -1,5 +1,6 @@
 """Starting and ending the servers that tests use."""
 
+import os
 import socket
 import subprocess
 from pathlib import Path
@@ -9,12 +10,20 @@ END_WITHIN_S = 60.0
 half a minute to stop."""
 
 
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+
+
 def free_port() -> int:
-    """A TCP port that nobody listened on a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A TCP port that nobody listened on a moment ago, and that the other processes of a parallel
+    run are not given."""
+    while True:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port: int = listener.getsockname()[1]
+        # Linux hands out the ports of one parity here, and those of the other to clients.
+        if port // 2 % WORKERS == WORKER % WORKERS:
+            return port
 
 
 def start_process(command: list[str], *, log: Path) -> subprocess.Popen[bytes]:
