@@ -220,9 +220,9 @@ class Stock:
             elif may_take == "no":
                 pop.is_over = True
                 pop.serve(())
-            elif self._has_enough(pop, anything_will_do=is_exhausted or is_limited):
+            elif self._has_enough(pop, is_exhausted=is_exhausted, is_limited=is_limited):
                 pop.is_over = True
-                pop.serve(self._hand_out(pop.side, pop.count))
+                pop.serve(self._hand_out(pop.side, pop.count, from_both_ends=is_exhausted))
             elif is_exhausted and not pop.is_blocking and pop.order < take:
                 pop.is_over = True
                 pop.serve(())
@@ -232,17 +232,19 @@ class Stock:
         self._waiting.extendleft(reversed(still))
         return len(still) < len(alive)
 
-    def _has_enough(self, pop: Pop, *, anything_will_do: bool) -> bool:
+    def _has_enough(self, pop: Pop, *, is_exhausted: bool, is_limited: bool) -> bool:
         if self._suspects or len(self._items[pop.side]) >= pop.count:
             return True
-        return anything_will_do and self.size > 0
+        if is_exhausted:
+            return self.size > 0
+        return is_limited and bool(self._items[pop.side])
 
-    def _hand_out(self, side: Side, count: int) -> list[Lease]:
+    def _hand_out(self, side: Side, count: int, *, from_both_ends: bool) -> list[Lease]:
         if self._suspects:
             return [self._suspects.popleft()]
         items, others = self._items[side], self._items["L" if side == "R" else "R"]
         handed = [items.popleft() for _ in range(min(count, len(items)))]
-        # The queue between the two ends is empty: its other end is what is left of it.
-        while len(handed) < count and others:
+        # If the queue between the two ends is empty, its other end is what is left of it.
+        while from_both_ends and len(handed) < count and others:
             handed.append(others.pop())
         return handed

@@ -49,9 +49,21 @@ class Buyer:
             self.asks(count, side=side, waits=waits)
 
 
-def bring(stock: Stock, *payloads: bytes, side: Side = "R", exhausted: bool = False) -> None:
+def bring(
+    stock: Stock,
+    *payloads: bytes,
+    side: Side = "R",
+    exhausted: bool = False,
+    limited: bool = False,
+) -> None:
     stock.takes_begun += 1
-    stock.taken(side, leases(*payloads), take=stock.takes_begun, is_exhausted=exhausted)
+    stock.taken(
+        side,
+        leases(*payloads),
+        take=stock.takes_begun,
+        is_exhausted=exhausted,
+        is_limited=limited,
+    )
 
 
 def test_items_are_handed_out_in_the_order_in_which_they_came() -> None:
@@ -130,6 +142,17 @@ def test_both_ends_of_the_queue_are_kept_apart() -> None:
     assert (left.got, right.got) == ([], [[b"r"]])
     bring(stock, b"l", side="L")
     assert left.got == [[b"l"]]
+
+
+def test_the_other_end_comes_last_though_a_call_brings_no_more_than_fits() -> None:
+    stock = Stock()
+    bring(stock, b"last", side="R")
+    buyer = Buyer(stock)
+    buyer.asks(10, side="L")
+    bring(stock, b"a", b"b", side="L", limited=True)
+    buyer.asks(10, side="L")
+    bring(stock, b"c", side="L", exhausted=True)
+    assert buyer.got == [[b"a", b"b"], [b"c", b"last"]]
 
 
 def test_when_redis_has_no_more_who_waits_at_one_end_gets_what_is_left_of_the_other() -> None:
