@@ -4,6 +4,7 @@ letters. While Redis is away what is sent waits, and goes out again on the next 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from importlib import resources
@@ -68,7 +69,8 @@ class Store:
         self._has_beaten = False
         self._server = b""
         self._attempt = 0
-        self._connect_at = 0.0
+        self._connect_at = math.inf
+        """`start` connects for the first time, and the pump's thread is there before."""
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._functions: set[bytes] = set()
         self._values_expire = False
