@@ -19,7 +19,7 @@ import pytest
 import redis
 
 import gridcore
-from gridcore.sdk.errors import NotConnected, ObjectLost, VersionMismatch
+from gridcore.sdk.errors import NotConnected, ObjectLost, PayloadTooLarge, VersionMismatch
 from tests.sdk.signals import WITHIN_S, reach, times_reached, wait_for, wait_reached
 from tests.support.fixtures import require
 from tests.support.grid import Grid
@@ -282,6 +282,17 @@ def test_a_container_with_another_python_says_so(
         gridcore.get(square.remote(1), timeout=WITHIN_S)
     with pytest.raises(gridcore.ActorDied, match=r"driver runs Python 3\.9"):
         gridcore.get(Counter.remote().increment.remote(), timeout=WITHIN_S)
+
+
+def test_a_value_that_the_store_does_not_take_is_an_error_that_says_so(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gridcore.sdk.grid.values.MOST_BYTES", 1_000_000)
+    with pytest.raises(PayloadTooLarge, match=r"2,000,\d+ bytes, and the grid's store takes 1,0"):
+        gridcore.put(bytes(2_000_000))
+    with pytest.raises(PayloadTooLarge, match="an argument of square"):
+        square.remote(bytes(2_000_000))  # type: ignore[arg-type]
+    assert gridcore.get(square.remote(3), timeout=WITHIN_S) == 9
 
 
 def test_calls_go_on_when_somebody_has_moved_the_fleet_on(grid: Grid) -> None:

@@ -269,6 +269,38 @@ def test_a_forked_child_has_an_engine_of_its_own(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+FULL_SHARED_MEMORY = """
+    import gridcore
+
+    gridcore.init(num_cpus=1, local=True)
+
+    @gridcore.remote
+    def doubled(value):
+        return value * 2
+
+    value = gridcore.put(bytes(20_000_000))
+    print(len(gridcore.get(doubled.remote(value))))
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="only root can mount a small /dev/shm"
+)
+def test_a_full_dev_shm_is_in_nobodys_way(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(FULL_SHARED_MEMORY))
+    # A mount of its own, which goes with the shell.
+    small = "mount -t tmpfs -o size=64k tmpfs /dev/shm && head -c 64k /dev/zero > /dev/shm/full"
+    ended = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f'{small} && exec "$@"', "sh", sys.executable, program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (0, "40000000\n"), ended.stderr
+
+
 def test_workers_that_never_start_are_an_error_and_not_a_wait_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

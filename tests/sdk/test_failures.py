@@ -114,6 +114,30 @@ def test_calls_that_were_sent_to_a_killed_worker_are_not_lost(tmp_path: Path) ->
     assert sum(gridcore.get(refs, timeout=WITHIN_S)) == 502
 
 
+class KillsItsProcess:
+    """The first time that it is pickled."""
+
+    def __init__(self, point: Path) -> None:
+        self._point = point
+
+    def __reduce__(self) -> tuple[type[Path], tuple[str]]:
+        if not self._point.exists():
+            reach(self._point)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Path, (str(self._point),)
+
+
+def test_a_worker_that_is_killed_in_the_middle_of_a_put_has_its_call_repeated(
+    tmp_path: Path,
+) -> None:
+    @gridcore.remote
+    def put_much(point: Path) -> gridcore.ObjectRef[list[object]]:
+        return gridcore.put([bytes(1_000_000), KillsItsProcess(point)])
+
+    ref = gridcore.get(put_much.remote(tmp_path / "killed"), timeout=WITHIN_S)
+    assert gridcore.get(ref, timeout=WITHIN_S) == [bytes(1_000_000), tmp_path / "killed"]
+
+
 def test_a_wait_has_an_end_and_the_call_goes_on(tmp_path: Path) -> None:
     @gridcore.remote
     def when_told() -> str:
