@@ -54,7 +54,7 @@ def up(port: int, host: str, folder: Path) -> None:
     grid = LocalGrid(folder, host=host, port=port, runtime=runtime)
     try:
         with grid:
-            click.echo(_greeting(grid, host))
+            click.echo(_greeting(grid, host, with_containers=with_containers))
             while True:
                 time.sleep(LOOK_EVERY_S)
                 grid.check()
@@ -62,11 +62,16 @@ def up(port: int, host: str, folder: Path) -> None:
         click.echo("The grid has stopped; 'gridcore up' starts it again, tasks and queues and all.")
 
 
-def _greeting(grid: LocalGrid, host: str) -> str:
+def _greeting(grid: LocalGrid, host: str, *, with_containers: bool) -> str:
     reach = (
         "Only this machine can reach it."
         if host in ("127.0.0.1", "localhost")
         else "Other machines can reach it with the token; --host 127.0.0.1 keeps it here."
+    )
+    image = (
+        "\n  gridnode worker-image    # once: the image they run in; --package numpy adds to it"
+        if with_containers
+        else ""
     )
     return f"""
 The grid is up. Ctrl-C stops it. {reach}
@@ -84,4 +89,8 @@ In another terminal:
   curl -H "Authorization: Bearer {grid.token}" {grid.url}/api/nodes
 
 'computehub redis-url' prints there where to push items and take results.
+
+Calls of Python programs (import gridcore) run on this grid with
+
+  export GRIDCORE_HUB={grid.url} GRIDCORE_TOKEN={grid.token}{image}
 """
