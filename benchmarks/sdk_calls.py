@@ -170,7 +170,7 @@ def _pythons(names: Sequence[str]) -> tuple[dict[str, Path], dict[str, str]]:
         try:
             pythons[name] = environments.made_for(requirements) / "bin" / "python"
         except subprocess.CalledProcessError as error:
-            failed[name] = f"cannot be installed: {error}"
+            failed[name] = f"cannot be installed, pip ended with {error.returncode}"
     say()
     return pythons, failed
 
