@@ -146,6 +146,7 @@ class Share:
         self._deadlines: dict[int, tuple[float, RunCall]] = {}
         self._forgotten: OrderedDict[int, None] = OrderedDict()
         """Calls that are not to run, should they still come."""
+        self._has_ended = False
 
     # What is so
 
@@ -178,8 +179,12 @@ class Share:
     def take(self, item: Item, place: str) -> None:
         outside = self._outside
         self.used_at = outside.now()
-        if item.number in self._calls:
-            # Pushed twice, since the driver did not know whether it was there.
+        known = self._calls.get(item.number)
+        if known is not None:
+            # Pushed twice, since the driver did not know whether it was there; or somebody else who
+            # had it was lost. Then the driver wants to hear of the newer attempt only.
+            if item.attempt > known.item.attempt:
+                known.item, known.place, place = item, place, known.place
             outside.is_done(place)
             return
         call = RunCall(item, place, outside.now())
@@ -206,6 +211,8 @@ class Share:
         self._outside.send(("HGET", self.keys.values, function_field(function)), got)
 
     def _fetch_arguments(self, call: RunCall) -> None:
+        if self._is_over(call):
+            return
         item = call.item
         function = self._functions.get(item.function)
         problem = mismatch(item.python, {}, installed)
@@ -224,7 +231,18 @@ class Share:
         self._letters.then(lambda: self._outside.is_done(call.place))
         self._letters.flush()
 
+    def _is_over(self, call: RunCall) -> bool:
+        """Meanwhile it was cancelled, or its driver has gone."""
+        if self._calls.get(call.number) is not call:
+            return True
+        if call.number in self._forgotten:
+            self._is_stopped(call)
+            return True
+        return False
+
     def _is_ready(self, call: RunCall, blobs: list[Blob] | None) -> None:
+        if self._is_over(call):
+            return
         if blobs is None:
             self._refuse(
                 call,
@@ -402,6 +420,8 @@ class Share:
         else:
             self._scheduler.coming = max(0, self._scheduler.coming - 1)
         self._tell(number, ("exit", code, 0 if worker.actor is None else worker.actor.number))
+        if self._has_ended:
+            self._letters.then(self._letters.expire)
         self._letters.flush()
         self.give_out()
 
@@ -409,7 +429,7 @@ class Share:
         seat = worker.seat
         running = {id(call) for call in (*seat.nested, *list(seat.sent.values())[:1])}
         how = how_it_ended(code, worker.end, is_out_of_memory=is_out_of_memory)
-        for call in self._scheduler.seat_went(seat):
+        for call in reversed(self._scheduler.seat_went(seat)):
             assert isinstance(call, RunCall)
             if id(call) not in running:
                 call.since = self._outside.now()
@@ -489,7 +509,7 @@ class Share:
             for message in messages:
                 if message[0] == "o" or (message[0] == "v" and message[3]):
                     self._goes_on(worker, message[1])
-                worker.open_methods += message[0] == "m"
+                worker.open_methods += message[0] in ("m", "a")
             self._outside.write(worker, out)
             self._obey(worker)
             self.give_out()
@@ -540,6 +560,8 @@ class Share:
             self._outside.send(("HGET", self.keys.values, field), got)
 
     def _keep(self, name: str, blob: Blob) -> None:
+        if name in self._values:
+            return
         self._values[name] = blob
         self._values_bytes += blob.size
         while self._values_bytes > MEMORY_FOR_VALUES:
@@ -616,12 +638,15 @@ class Share:
         self._letters.flush()
 
     def end(self) -> None:
-        """Its driver is gone: nothing runs for it any more."""
+        """Its driver is gone: nothing runs for it any more. Should it be there again, it hears what
+        became of its calls."""
+        self._has_ended = True
         for number in list(self._workers):
             self._outside.kill(number)
         for call in self._calls.values():
             self._outside.is_done(call.place)
         self._calls.clear()
+        self._letters.expire()
 
     def flush(self) -> None:
         self._letters.flush()
