@@ -12,7 +12,7 @@ from types import ModuleType
 from gridcore.sdk.packing import send_by_value
 
 _ELSEWHERE = tuple(
-    str(Path(folder).resolve())
+    Path(folder).resolve()
     for folder in {
         *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
         *site.getsitepackages(),
@@ -63,5 +63,6 @@ def _is_own(module: ModuleType) -> bool:
     file = getattr(module, "__file__", None)
     if not isinstance(file, str):
         return False
-    path = str(Path(file).resolve())
-    return not path.startswith(_ELSEWHERE) and "site-packages" not in path
+    path = Path(file).resolve()
+    is_elsewhere = any(path.is_relative_to(folder) for folder in _ELSEWHERE)
+    return not is_elsewhere and "site-packages" not in path.parts
