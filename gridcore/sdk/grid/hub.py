@@ -196,7 +196,8 @@ class Task:
             if item is None or item.job != engine.job:
                 continue
             settled.append(letter["id"])
-            why = f"its container {letter['message'] or 'ended'}".rstrip(".")
+            why = (letter["message"] or "Its container ended").rstrip(".")
+            why = why[:1].lower() + why[1:]
             if letter["attempts"] > 1:
                 why += f" ({letter['attempts']} times)"
             engine.in_turn(
