@@ -16,7 +16,7 @@ PACKAGES = ("computehub", "gridcore", "gridnode")
 HOLE = "\0"
 """Stands in a template for what the program puts in."""
 
-LITERAL_LETTERS = 8
+LITERAL_LETTERS = 7
 """A template with fewer letters of its own, as f"{a}: {b}", would explain anything."""
 
 WORDS_TO_EXPLAIN = 3
@@ -27,6 +27,7 @@ FOREIGN = {
     "All connection attempts failed": "httpx",
     "Bad file format reading the append only file": "Redis' log",
     "Cannot assign requested address": "the system",
+    "Connection refused": "the system",
     "Error 111 connecting to": "redis-py",
     "Error while fetching server API version": "the Docker SDK",
     "Expected newline or end of document after a statement": "tomllib",
