@@ -6,7 +6,6 @@ GridError (a GridCoreError: what was tried, the likely cause, the next step)
 ├── TaskTimeout          an attempt took longer than its `timeout`
 ├── GetTimeout           `get` waited long enough (a TimeoutError); the call goes on
 ├── WorkerDied           the process that ran the call is gone
-│   ├── NodeLost         the whole machine is gone
 │   └── OutOfMemory      it was killed for the memory that it took
 ├── ActorDied            the actor is gone for good
 ├── ActorUnavailable     the actor is being restarted; this call may have run
@@ -56,10 +55,6 @@ class GetTimeout(GridError, TimeoutError):
 
 class WorkerDied(GridError):
     """The process that ran the call is gone, and the call may not be repeated once more."""
-
-
-class NodeLost(WorkerDied):
-    """The machine that ran the call is gone."""
 
 
 class OutOfMemory(WorkerDied):

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -29,6 +30,8 @@ LOOK_EVERY_S = 2.0
 
 QUIET_S = 6.0
 """Calls that wait for their first container so long are a reason to say why."""
+
+JOINED_S = 10.0
 
 MAX_ATTEMPTS = 3
 
@@ -155,15 +158,18 @@ class Task:
 
     def watch(self, engine: GridEngine) -> None:
         quiet_s = 0.0
+        begun_at = time.monotonic()
         while not self._stop.wait(LOOK_EVERY_S):
             try:
                 details = self._hub.call("GET", f"/api/tasks/{self.name}")
                 if details["state"] == "completed":
-                    self._tell(
-                        "moved",
-                        "the fleet has been moved on from the SDK's task; it is at the end of the"
-                        " line again",
-                    )
+                    # Not if it ended with the driver before this one, just as this one joined.
+                    if time.monotonic() - begun_at > JOINED_S:
+                        self._tell(
+                            "moved",
+                            "the fleet has been moved on from the SDK's task; it is at the end of"
+                            " the line again",
+                        )
                     self.submit()
                 if details["queues"]["dead"]:
                     self._settle_dead_letters(engine)

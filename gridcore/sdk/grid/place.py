@@ -132,7 +132,7 @@ class GridOutgoing(Outgoing):
 
 
 class GridPlace:
-    how_to_get_more = "Ask for less: on a grid every call has one core of its container"
+    how_to_get_more = "Ask for less: on a grid a call has one core, and its container's memory"
 
     def __init__(
         self,
@@ -459,18 +459,17 @@ class GridPlace:
     ) -> None:
         """The container cannot run what this driver sends."""
         del name, run, worker, beside
-        _, number, why, next_step = message
+        kind, number, why, next_step = message
+        error = VersionMismatch if kind == "refused" else ObjectLost
         pushed = self._forget(number)
         if pushed is None:
             return
         if pushed.call is not None:
-            error = VersionMismatch(f"Running {pushed.call.name}", cause=why, next_step=next_step)
-            self._core.fail(pushed.call, error)
+            tried = f"Running {pushed.call.name}"
+            self._core.fail(pushed.call, error(tried, cause=why, next_step=next_step))
         elif pushed.peer is not None:
-            self._core.actors.fail_start(
-                pushed.peer,
-                VersionMismatch("Starting an actor", cause=why, next_step=next_step),
-            )
+            tried = "Starting an actor"
+            self._core.actors.fail_start(pushed.peer, error(tried, cause=why, next_step=next_step))
 
     def _on_started(
         self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
@@ -646,6 +645,7 @@ _HANDLERS: dict[str, Callable[[GridPlace, str, _Run, int, Message, list[Any]], N
     "over": GridPlace._on_over,
     "died": GridPlace._on_died,
     "refused": GridPlace._on_refused,
+    "missing": GridPlace._on_refused,
     "started": GridPlace._on_started,
     "hello": GridPlace._on_hello,
     "exit": GridPlace._on_exit,

@@ -216,18 +216,20 @@ class Share:
         item = call.item
         function = self._functions.get(item.function)
         problem = mismatch(item.python, {}, installed)
-        if function is None:
-            problem = problem or ("its function is not in the grid's store", "Call it again")
-        elif problem is None:
+        if problem is None and function is not None:
             problem = function[1]
         if problem is not None:
-            self._refuse(call, *problem)
+            self._refuse(call, "refused", *problem)
+            return
+        if function is None:
+            why = "its function is not in the grid's store any more"
+            self._refuse(call, "missing", why, "Call it again")
             return
         self._fetch(item.tickets, lambda blobs: self._is_ready(call, blobs))
 
-    def _refuse(self, call: RunCall, why: str, next_step: str) -> None:
+    def _refuse(self, call: RunCall, kind: str, why: str, next_step: str) -> None:
         del self._calls[call.number]
-        self._tell(0, ("refused", call.number, why, next_step))
+        self._tell(0, (kind, call.number, why, next_step))
         self._letters.then(lambda: self._outside.is_done(call.place))
         self._letters.flush()
 
@@ -246,6 +248,7 @@ class Share:
         if blobs is None:
             self._refuse(
                 call,
+                "missing",
                 "a large argument is not in the grid's store any more",
                 "Keep the reference until the call is over",
             )
