@@ -35,7 +35,8 @@ OUTPUT_ENDS_WITHIN_S = 1.0
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
 
 MARK = "GRIDCORE_NODE"
-"""In the environment of every process of ours, so that leftovers can be told from others."""
+"""In the environment of every process of ours, so that leftovers can be told from others: the
+node's folder, as nodes of two hubs that run on one machine may have the same id."""
 
 _CHILD = Path(__file__).with_name("process_child.py")
 
@@ -47,7 +48,6 @@ class ProcessRuntime:
     host_alias: str | None = None
 
     def __init__(self, *, node_id: str, memory_mb: int) -> None:
-        self._node_id = node_id
         self._memory_bytes = memory_mb * 1024 * 1024
         self._folder = Path(tempfile.gettempdir()) / f"gridnode-{node_id}"
         self._listening: dict[int, Listening] = {}
@@ -107,7 +107,7 @@ class ProcessRuntime:
                 str(self._memory_bytes),
                 str(os.getpid()),
                 *order.command,
-                env=passed_on | {"TMPDIR": folder, MARK: self._node_id} | order.environment,
+                env=passed_on | {"TMPDIR": folder, MARK: str(self._folder)} | order.environment,
                 cwd=folder,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=its_end,
@@ -132,7 +132,7 @@ class ProcessRuntime:
 
     async def remove_leftovers(self) -> int:
         """The kernel has ended our children with us; what they had started may be left."""
-        return await asyncio.to_thread(_remove_marked, self._node_id, self._folder)
+        return await asyncio.to_thread(_remove_marked, self._folder)
 
     async def aclose(self) -> None:
         for slot in list(self._listening):
@@ -195,11 +195,11 @@ class ProcessRun:
             transport.close()
 
 
-def _remove_marked(node_id: str, folder: Path) -> int:
+def _remove_marked(folder: Path) -> int:
     killed = 0
     for process in psutil.process_iter():
         try:
-            if process.environ().get(MARK) == node_id and process.pid != os.getpid():
+            if process.environ().get(MARK) == str(folder) and process.pid != os.getpid():
                 process.kill()
                 killed += 1
         except (psutil.Error, OSError):

@@ -4,6 +4,7 @@ What takes long to start is there once for all tests; Redis, which does not, is 
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.support import redis_server as redis_servers
 from tests.support import registry as registries
 from tests.support.docker_engine import DockerEngine, EngineError
 from tests.support.images import Architecture, Busybox, busybox_image, consumer_image
-from tests.support.programs import HubProgram, NodeProgram
+from tests.support.programs import NODES, HubProgram, NodeProgram
 from tests.support.redis_server import RedisServer
 from tests.support.registry import FaultyRegistry, Registry
 from tests.support.waiting import wait_until
@@ -31,6 +32,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # docker-py does not close the socket with which it failed to reach an engine.
     never_connected = r"unclosed <socket\.socket fd=\d+, family=1, type=1, proto=0>"
     config.addinivalue_line("filterwarnings", f"ignore:{never_connected}:ResourceWarning")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(NODES, ignore_errors=True)
 
 
 def require(missing: str | None) -> None:

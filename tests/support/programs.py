@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -19,6 +20,11 @@ from tests.support.waiting import wait_until
 
 TOKEN = "the-token-of-the-tests"
 START_WITHIN_S = 30.0
+
+
+NODES = Path(tempfile.gettempdir()) / f"gridcore-test-nodes-{os.getpid()}"
+"""Temporary files of this process's nodes. A node that starts ends what a node of its id has left
+there, and tests that run at the same time have nodes of the same ids."""
 
 
 class Program:
@@ -231,7 +237,10 @@ class NodeProgram(Program):
             f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value}"
             for key, value in settings.items()
         ]
-        super().__init__("\n".join(lines) + "\n", environment=environment)
+        NODES.mkdir(exist_ok=True)
+        super().__init__(
+            "\n".join(lines) + "\n", environment={"TMPDIR": str(NODES)} | (environment or {})
+        )
 
     def saved_id(self) -> str:
         return wait_until(
