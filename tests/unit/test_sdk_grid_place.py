@@ -144,7 +144,7 @@ class Driver:
         self.now += seconds
         self.core.on_time(self.now)
         self.place.on_time(self.now)
-        self.place.look_for_lost_runs(self.now)
+        self.place.look_for_lost_runs(self.now, 0.0)
 
     def call(self, arguments: Arguments = NOTHING, *, caller: int = 0, **options: Any) -> int:
         results = self.core.new_numbers(1)
@@ -525,7 +525,14 @@ def test_while_no_letters_come_at_all_no_run_is_lost(driver: Driver, run: Run) -
     run.say(("alive",), worker=0)
     heard_at = driver.now
     driver.now += 10 * RUN_SILENT_S
-    driver.place.look_for_lost_runs(heard_at)
+    driver.place.look_for_lost_runs(heard_at, 0.0)
+    assert "run-1" in driver.place.runs
+
+
+def test_right_after_redis_was_away_no_run_is_lost(driver: Driver, run: Run) -> None:
+    run.say(("alive",), worker=0)
+    driver.now += 10 * RUN_SILENT_S
+    driver.place.look_for_lost_runs(driver.now, driver.now - 1)
     assert "run-1" in driver.place.runs
 
 

@@ -190,7 +190,7 @@ class GridEngine(DriverEngine):
         self._drop_values()
         if now - self._looked_at > LOOK_S:
             self._looked_at = now
-            self._place.look_for_lost_runs(self._store.heard_at)
+            self._place.look_for_lost_runs(self._store.heard_at, self._store.heard_since)
         self._give_out()
         self._store.tick(now)
 

@@ -35,6 +35,8 @@ class Letters:
         self._waiting = deque()
         """Parts with their large values, and what is to be done when those before have arrived."""
         self._is_sending = False
+        self._expires = True
+        """The keys' ends are put off with the next letter: a key has none before it is there."""
         self._left = 0
 
     def add(self, part: Part, values: Sequence[tuple[Ticket, Blob]] = ()) -> None:
@@ -48,9 +50,9 @@ class Letters:
         return not (self._waiting or self._is_sending)
 
     def expire(self) -> None:
-        """Should the driver be gone, what it was told goes as well."""
-        for key in (self._keys.up, self._keys.values):
-            self._send(("EXPIRE", key, KEPT_S), _ignore)
+        """Should the driver be gone, what it was told goes as well, some time after the next
+        letter."""
+        self._expires = True
 
     def flush(self) -> None:
         if self._is_sending or not self._waiting:
@@ -70,7 +72,14 @@ class Letters:
         self._is_sending = True
         self._number += 1
         data = letter(self._run, self._number, parts)
+        if self._expires:
+            self._expires = False
+            then.append(self._expire_keys)
         self._send_values(values, lambda: self._send_letter(data, then))
+
+    def _expire_keys(self) -> None:
+        for key in (self._keys.up, self._keys.values):
+            self._send(("EXPIRE", key, KEPT_S), _ignore)
 
     def _send_values(self, values: Sequence[tuple[Ticket, Blob]], then: Callable[[], None]) -> None:
         commands: list[Command] = [
@@ -95,8 +104,6 @@ class Letters:
             self._is_sending = False
             for call in then:
                 call()
-            if self._number == 1:
-                self.expire()
             self.flush()
 
         self._until_done(("XADD", self._keys.up, "*", "l", data), arrived)

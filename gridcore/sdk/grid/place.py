@@ -86,6 +86,8 @@ class _Run:
         """Those that have said something besides results."""
         self.started: dict[int, int] = {}
         """Calls that run there for a while already, and in which of its workers."""
+        self.trusted: set[int] = set()
+        """Those of them that were not pushed again, as they are at work there."""
 
 
 class _Pushed:
@@ -295,6 +297,8 @@ class GridPlace:
 
     def push_again(self) -> None:
         """Redis may have lost items, or runners have dropped them: what runs twice counts once."""
+        for run in self._runs.values():
+            run.trusted = set(run.started)
         at_work = {number for run in self._runs.values() for number in run.started}
         for number, pushed in list(self._pushed.items()):
             if pushed.call is not None:
@@ -491,7 +495,7 @@ class GridPlace:
         peer = pushed.peer if pushed is not None else None
         if peer is not None and peer.run is not None:
             # Its item has come back, so whoever had it is lost.
-            self._lose(peer, f"was lost with its node ({peer.run})")
+            self._lose_worker(peer, f"was lost with its node ({peer.run})")
             peer = None
         if pushed is None or peer is None:
             self._order(name, Part(worker, [("end",)], []))
@@ -536,6 +540,18 @@ class GridPlace:
         if watch.left <= 0:
             answer()
 
+    def _on_ended(
+        self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
+    ) -> None:
+        """It took us for gone, and has dropped what it had of us. What it only had in stock is
+        pushed again with our next sign of life."""
+        del worker, message, beside
+        self._lose(name, run, "was ended: this driver had not been heard of for too long")
+        for number in run.trusted:
+            pushed = self._pushed.get(number)
+            if pushed is not None:
+                self._store.push([pushed.item], first=pushed.is_first)
+
     def _on_alive(
         self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
     ) -> None:
@@ -550,26 +566,30 @@ class GridPlace:
             self._core.actors.on_exit(peer, how)
         self._core.peer_gone(peer)
 
-    def _lose(self, peer: GridWorker, how: str) -> None:
+    def look_for_lost_runs(self, heard_at: float, since: float) -> None:
+        """`heard_at`: until when letters would have come here; `since`: since when, as nobody can
+        be heard while Redis is away."""
+        for name, run in list(self._runs.items()):
+            if heard_at - max(run.heard_at, since) > RUN_SILENT_S:
+                self._lose(name, run, "was lost with its node")
+
+    def _lose_worker(self, peer: GridWorker, how: str) -> None:
         """Nothing is heard of it. If it lives all the same, its actor does not any more."""
         if peer.actor is not None and peer.run is not None:
             self._order(peer.run, Part(peer.worker, [("end",)], []))
         self._gone(peer, how)
 
-    def look_for_lost_runs(self, heard_at: float) -> None:
-        """`heard_at`: until when letters would have come here."""
-        for name, run in list(self._runs.items()):
-            if heard_at - run.heard_at > RUN_SILENT_S:
-                for peer in list(run.peers.values()):
-                    self._lose(peer, "was lost with its node")
-                for number in run.started:
-                    if number in self._pushed:
-                        self._has_begun(self._pushed[number], False)
-                del self._runs[name]
-                if run.parts:
-                    self._send_order(name, run)
-                self._to_order.pop(name, None)
-                self._lost_runs[name] = run.orders
+    def _lose(self, name: str, run: _Run, how: str) -> None:
+        for peer in list(run.peers.values()):
+            self._lose_worker(peer, how)
+        for number in run.started:
+            if number in self._pushed:
+                self._has_begun(self._pushed[number], False)
+        del self._runs[name]
+        if run.parts:
+            self._send_order(name, run)
+        self._to_order.pop(name, None)
+        self._lost_runs[name] = run.orders
 
     def on_dead_letter(self, item: Item, why: str, *, is_out_of_memory: bool) -> None:
         """The fleet has given it up: containers died of it, or with it, too often."""
@@ -650,5 +670,6 @@ _HANDLERS: dict[str, Callable[[GridPlace, str, _Run, int, Message, list[Any]], N
     "hello": GridPlace._on_hello,
     "exit": GridPlace._on_exit,
     "alive": GridPlace._on_alive,
+    "ended": GridPlace._on_ended,
     "fetch": GridPlace._on_fetch,
 }

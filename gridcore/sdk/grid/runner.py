@@ -35,6 +35,10 @@ from gridcore.sdk.workers.memory import KernelKills, oom_kills
 UNUSED_S = 20.0
 """A share whose driver has asked nothing for so long is given up; it begins anew if need be."""
 
+MISSING_S = 10.0
+"""A driver may be missing for so long before it is taken for gone: when Redis comes back from a
+long absence its sign of life has expired, and it needs a moment to give another one."""
+
 ORDERS_AT_ONCE = 100
 LISTEN_MS = 30_000
 
@@ -304,7 +308,13 @@ class Runner:
 
     def _look_whether_alive(self, share: Share) -> None:
         def answered(reply: Any) -> None:
-            if reply == 0 and self._shares.get(share.job) is share:
+            if self._shares.get(share.job) is not share:
+                return
+            if reply != 0:
+                share.missing_since = None
+            elif share.missing_since is None:
+                share.missing_since = time.monotonic()
+            elif time.monotonic() - share.missing_since >= MISSING_S:
                 self._end_share(share)
 
         self.send(("EXISTS", share.keys.alive), answered)

@@ -130,6 +130,8 @@ class Share:
         self.order_key = keys.to(run)
         self.last_order = 0
         self.used_at = outside.now()
+        self.missing_since: float | None = None
+        """Its driver is; None while it is there."""
         self._outside = outside
         self._scheduler = Scheduler(1.0, 1 << 60, ())
         self._letters = Letters(run, keys, send=outside.send, later=outside.later)
@@ -318,6 +320,10 @@ class Share:
 
     def on_frame(self, worker: Worker, messages: list[Message], fds: list[int]) -> None:
         """What a worker process has sent."""
+        if self._has_ended:
+            for fd in fds:
+                os.close(fd)
+            return
         sizes = [os.fstat(fd).st_size for fd in fds]
         if any(size > MOST_BYTES for size in sizes):
             for fd in fds:
@@ -415,6 +421,8 @@ class Share:
         if worker is None:
             return
         worker.process.close()
+        if self._has_ended:
+            return
         if worker.actor is not None:
             self._scheduler.unreserve(worker.actor.need)
             self._over(worker.actor)
@@ -423,8 +431,6 @@ class Share:
         else:
             self._scheduler.coming = max(0, self._scheduler.coming - 1)
         self._tell(number, ("exit", code, 0 if worker.actor is None else worker.actor.number))
-        if self._has_ended:
-            self._letters.then(self._letters.expire)
         self._letters.flush()
         self.give_out()
 
@@ -641,15 +647,17 @@ class Share:
         self._letters.flush()
 
     def end(self) -> None:
-        """Its driver is gone: nothing runs for it any more. Should it be there again, it hears what
-        became of its calls."""
+        """Its driver is gone: nothing runs for it any more."""
         self._has_ended = True
+        # Or has it slept? Then it has to know that its calls are not in the queue either.
+        self._letters.expire()
+        self._tell(0, ("ended",))
+        self._letters.flush()
         for number in list(self._workers):
             self._outside.kill(number)
         for call in self._calls.values():
             self._outside.is_done(call.place)
         self._calls.clear()
-        self._letters.expire()
 
     def flush(self) -> None:
         self._letters.flush()

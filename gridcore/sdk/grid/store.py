@@ -64,7 +64,7 @@ class Store:
         self._letters = Link(url, wants_to_write=lambda on: self._also_write(self._letters, on))
         self._last_read = b"0-0"
         self._trimmed = b"0-0"
-        self._heard_at = 0.0
+        self._heard_at = self._heard_since = 0.0
         self._beat_at = 0.0
         self._has_beaten = False
         self._server = b""
@@ -112,6 +112,11 @@ class Store:
     def heard_at(self) -> float:
         """When the last letters, or the word that there are none, came."""
         return self._heard_at
+
+    @property
+    def heard_since(self) -> float:
+        """Since when they have come without a gap."""
+        return self._heard_since
 
     # What is sent
 
@@ -272,7 +277,7 @@ class Store:
         if link is self._calls:
             link.send(("INFO", "server"), self._met)
         else:
-            self._heard_at = time.monotonic()
+            self._heard_at = self._heard_since = time.monotonic()
 
     def _met(self, info: Any) -> None:
         if not isinstance(info, bytes):
