@@ -64,8 +64,9 @@ class Queue:
     def take_back(self, item: bytes, then: Callable[[], None]) -> None:
         self.taken_back.append((Item.decoded(item), then))
 
-    def order(self, run: str, data: bytes) -> None:
+    def order(self, run: str, data: bytes, then: Callable[[], None]) -> None:
         self.orders.append((run, *read_order(data)))
+        then()
 
     def put_function(self, exported: Exported) -> None:
         self.functions.append(exported.id)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -53,12 +55,15 @@ RUN_SILENT_S = 45.0
 """More than a node's lease, after which its items come back."""
 
 
+_log = logging.getLogger("gridcore")
+
+
 class Sends(Protocol):
     """What a place needs of the store."""
 
     def push(self, items: Sequence[bytes], *, first: bool = False) -> None: ...
     def take_back(self, item: bytes, then: Callable[[], None]) -> None: ...
-    def order(self, run: str, data: bytes) -> None: ...
+    def order(self, run: str, data: bytes, then: Callable[[], None]) -> None: ...
     def put_function(self, exported: Exported) -> None: ...
     def close(self) -> None: ...
 
@@ -80,8 +85,10 @@ class _Run:
         self.heard_at = now
         self.last_letter = 0
         self.orders = orders
-        self.parts: list[bytes] = []
-        self.part_bytes = 0
+        self.parts: deque[bytes] = deque()
+        self.is_ordering = False
+        """An order is on its way. There is one at a time: should Redis refuse it for a while, none
+        is to be there before it."""
         self.peers: dict[int, GridWorker] = {}
         """Those that have said something besides results."""
         self.started: dict[int, int] = {}
@@ -368,23 +375,30 @@ class GridPlace:
     def _order(self, name: str, part: Part) -> None:
         run = self._runs.get(name)
         if run is not None:
-            data = part.encoded()
-            run.parts.append(data)
-            run.part_bytes += len(data)
+            run.parts.append(part.encoded())
             self._to_order[name] = run
-            if run.part_bytes >= messages.MOST_BYTES:
-                self._send_order(name, run)
 
     def _send_orders(self) -> None:
-        for name, run in self._to_order.items():
-            if run.parts:
+        to_order, self._to_order = self._to_order, {}
+        for name, run in to_order.items():
+            if not run.is_ordering:
                 self._send_order(name, run)
-        self._to_order = {}
 
     def _send_order(self, name: str, run: _Run) -> None:
+        parts: list[bytes] = []
+        size = 0
+        while run.parts and size < messages.MOST_BYTES:
+            parts.append(run.parts.popleft())
+            size += len(parts[-1])
+
+        def is_there() -> None:
+            run.is_ordering = False
+            if run.parts and self._runs.get(name) is run:
+                self._to_order[name] = run
+
+        run.is_ordering = True
         run.orders += 1
-        self._store.order(name, messages.order(run.orders, run.parts))
-        run.parts, run.part_bytes = [], 0
+        self._store.order(name, messages.order(run.orders, parts), is_there)
 
     # What they say
 
@@ -400,11 +414,19 @@ class GridPlace:
         for part in parts:
             beside: list[Any] = [self._stored(ticket) for ticket in part.tickets]
             for message in part.messages:
-                handler = _HANDLERS.get(message[0])
-                if handler is not None:
-                    handler(self, name, run, part.worker, message, beside)
-                    continue
-                self._on_message(self._peer(name, run, part.worker), message, beside)
+                try:
+                    self._handle(name, run, part.worker, message, beside)
+                except Exception:  # noqa: BLE001 - there are results behind it
+                    _log.exception("a message of the grid's containers led to an error")
+
+    def _handle(
+        self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
+    ) -> None:
+        handler = _HANDLERS.get(message[0])
+        if handler is not None:
+            handler(self, name, run, worker, message, beside)
+        else:
+            self._on_message(self._peer(name, run, worker), message, beside)
 
     def _peer(self, name: str, run: _Run, worker: int) -> GridWorker:
         peer = run.peers.get(worker)
@@ -586,7 +608,7 @@ class GridPlace:
             if number in self._pushed:
                 self._has_begun(self._pushed[number], False)
         del self._runs[name]
-        if run.parts:
+        if run.parts and not run.is_ordering:
             self._send_order(name, run)
         self._to_order.pop(name, None)
         self._lost_runs[name] = run.orders

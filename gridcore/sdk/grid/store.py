@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any
@@ -34,6 +35,9 @@ SILENT_S = LISTEN_S + 10.0
 
 RETRY_S = 0.5
 """Redis is there and refuses: it is loading, or full."""
+
+_NEED_MEMORY = frozenset({"HSET", "LPUSH", "RPUSH", "SET", "XADD"})
+"""What a full Redis refuses."""
 
 LONGEST_PAUSE_S = 5.0
 
@@ -71,7 +75,12 @@ class Store:
         self._attempt = 0
         self._connect_at = math.inf
         """`start` connects for the first time, and the pump's thread is there before."""
-        self._later: list[tuple[float, Callable[[], None]]] = []
+        self._refused: deque[tuple[Command, Callable[[Any], None] | None]] = deque()
+        """In their order: an item is of no use before what it refers to is there."""
+        self._again_at = 0.0
+        self._is_trying = False
+        self._listen_again_at: float | None = None
+        self._is_announcing = False
         self._functions: set[bytes] = set()
         self._values_expire = False
         self._ordered: set[str] = set()
@@ -135,9 +144,10 @@ class Store:
 
         self._send(("LREM", self._queue, 1, item), answered)
 
-    def order(self, run: str, data: bytes) -> None:
+    def order(self, run: str, data: bytes, then: Callable[[], None]) -> None:
+        """`then` is called when it is there."""
         key = self.keys.to(run)
-        self._send(("XADD", key, "*", "o", data))
+        self._send(("XADD", key, "*", "o", data), lambda _: then())
         if run not in self._ordered:
             # Should the run be gone, it goes by itself; while it is there, the run sees to that.
             self._ordered.add(run)
@@ -192,13 +202,36 @@ class Store:
             self._broke(self._calls, error)
 
     def _send(self, command: Command, then: Callable[[Any], None] | None = None) -> None:
-        def answered(reply: Any) -> None:
-            if isinstance(reply, ReplyError) and not str(reply).startswith("NOSCRIPT"):
+        if self._refused and command[0] in _NEED_MEMORY:
+            self._refused.append((command, then))
+        else:
+            self._calls.send(command, lambda reply: self._answered(command, then, reply))
+
+    def _answered(self, command: Command, then: Callable[[Any], None] | None, reply: Any) -> None:
+        if isinstance(reply, ReplyError):
+            if not self._refused:
+                self._again_at = time.monotonic() + RETRY_S
                 _log.warning("the grid's Redis refuses %s (%s): trying again", command[0], reply)
-                self._later.append((time.monotonic() + RETRY_S, lambda: self._send(command, then)))
+            self._refused.append((command, then))
+        elif then is not None:
+            then(reply)
+
+    def _try_again(self) -> None:
+        """One of them, and the others when it was taken."""
+        self._is_trying = True
+        command, then = self._refused[0]
+
+        def answered(reply: Any) -> None:
+            self._is_trying = False
+            self._again_at = time.monotonic() + RETRY_S
+            if isinstance(reply, ReplyError):
                 return
+            refused, self._refused = self._refused, deque()
+            refused.popleft()
             if then is not None:
                 then(reply)
+            for entry in refused:
+                self._send(*entry)
 
         self._calls.send(command, answered)
 
@@ -212,38 +245,57 @@ class Store:
         if now - self._heard_at > SILENT_S:
             self._broke(self._letters, TimeoutError(f"silent for {SILENT_S:g} s"))
             return
-        due = [entry for entry in self._later if entry[0] <= now]
-        if due:
-            self._later = [entry for entry in self._later if entry[0] > now]
-            for _, again in due:
-                again()
+        if self._refused and not self._is_trying and now >= self._again_at:
+            self._try_again()
+        if self._listen_again_at is not None and now >= self._listen_again_at:
+            self._listen_again_at = None
+            self._read_on()
         if now - self._beat_at >= BEAT_S:
             self._beat(now)
         self.flush()
 
     def next_time(self) -> float:
-        at = self._beat_at + BEAT_S if self.is_connected else self._connect_at
-        return min([at, *(entry[0] for entry in self._later)])
+        if not self.is_connected:
+            return self._connect_at
+        times = [self._beat_at + BEAT_S]
+        if self._refused and not self._is_trying:
+            times.append(self._again_at)
+        if self._listen_again_at is not None:
+            times.append(self._listen_again_at)
+        return min(times)
 
     def _beat(self, now: float) -> None:
         self._beat_at = now
         keys = self.keys
-        is_first, self._has_beaten = not self._has_beaten, True
-
-        def was_alive(before: Any) -> None:
-            if before is None and not is_first:
-                self._functions.clear()
-                self._on_forgotten()
-
-        self._send(("SET", keys.alive, b"1", "EX", ALIVE_S, "GET"), was_alive)
+        if self._has_beaten:
+            # Unlike SET, this is what a full Redis does as well.
+            self._send(("EXPIRE", keys.alive, ALIVE_S), self._was_alive)
+        else:
+            self._has_beaten = True
+            self._announce()
         producers, stats = self._queue_keys.producers, self._queue_keys.stats
         forgotten_ms = int(PRODUCER_FORGOTTEN_S * 1000)
-        self._send(("EVAL", _PRODUCE, 2, producers, stats, self._job, forgotten_ms))
+        # If it is refused, there is the next one.
+        self._calls.send(("EVAL", _PRODUCE, 2, producers, stats, self._job, forgotten_ms), _ignore)
         for key in (keys.up, keys.values):
             self._send(("EXPIRE", key, KEPT_S))
         if self._trimmed != self._last_read:
             self._trimmed = self._last_read
             self._send(("XTRIM", keys.up, "MINID", _after(self._last_read)))
+
+    def _announce(self) -> None:
+        self._is_announcing = True
+
+        def is_announced(_: Any) -> None:
+            self._is_announcing = False
+
+        self._send(("SET", self.keys.alive, b"1", "EX", ALIVE_S), is_announced)
+
+    def _was_alive(self, count: Any) -> None:
+        if count == 0 and not self._is_announcing:
+            self._announce()
+            self._functions.clear()
+            self._on_forgotten()
 
     # Letters
 
@@ -261,12 +313,15 @@ class Store:
         self._heard_at = time.monotonic()
         if isinstance(reply, ReplyError):
             _log.warning("the grid's Redis refuses to be read (%s): trying again", reply)
-            self._later.append((self._heard_at + RETRY_S, self._read_on))
+            self._listen_again_at = self._heard_at + RETRY_S
             return
         for _, entries in reply or ():
             for entry, fields in entries:
-                self._on_letter(fields[1])
                 self._last_read = entry
+                try:
+                    self._on_letter(fields[1])
+                except Exception:  # noqa: BLE001 - the others are to be read
+                    _log.exception("a letter of the grid's containers cannot be read")
         self._read_on()
 
     # Connections
