@@ -17,6 +17,7 @@ from gridcore.sdk.errors import GridError, ObjectLost
 from gridcore.sdk.grid.keys import BEAT_S, JobKeys
 from gridcore.sdk.grid.link import Link
 from gridcore.sdk.grid.messages import Part, Ticket, letter, read_order
+from gridcore.sdk.grid.resp import ReplyError
 from gridcore.sdk.grid.values import fields_of, joined
 from gridcore.sdk.outcomes import packed_error
 from gridcore.sdk.packing import Packed
@@ -62,7 +63,7 @@ class Guest:
                 self._fail_all("its driver has ended, and its values are gone with it")
 
         self._calls.send(("EXISTS", self._keys.alive), answered)
-        self._calls.flush()
+        self._flush(self._calls)
 
     def close(self) -> None:
         for link in (self._calls, self._orders):
@@ -72,18 +73,26 @@ class Guest:
 
     def _tell(self, number: int, message: tuple[Any, ...]) -> None:
         data = letter(self._name, number, [Part(0, [message], []).encoded()])
-        self._calls.send(("XADD", self._keys.up, "*", "l", data), _ignore)
-        self._calls.flush()
+
+        def answered(reply: Any) -> None:
+            if isinstance(reply, ReplyError):
+                self._broke(reply)
+
+        self._calls.send(("XADD", self._keys.up, "*", "l", data), answered)
+        self._flush(self._calls)
 
     def _listen(self) -> None:
         key = self._keys.to(self._name)
         self._orders.send(
             ("XREAD", "COUNT", 100, "BLOCK", LISTEN_MS, "STREAMS", key, self._last), self._came
         )
-        self._orders.flush()
+        self._flush(self._orders)
 
     def _came(self, reply: Any) -> None:
-        for _, entries in reply if isinstance(reply, list) else ():
+        if isinstance(reply, ReplyError):
+            self._broke(reply)
+            return
+        for _, entries in reply or ():
             for entry, fields in entries:
                 self._last = entry
                 for part in read_order(fields[1])[1]:
@@ -117,12 +126,22 @@ class Guest:
 
         for field in fields:
             self._calls.send(("HGET", self._keys.values, field), got)
-        self._calls.flush()
+        self._flush(self._calls)
 
     def _fail_all(self, cause: str) -> None:
         asked, self._asked = self._asked, {}
         for settle in asked.values():
             settle(packed_error(not_reachable(self._job, cause)), True)
+
+    def _flush(self, link: Link) -> None:
+        try:
+            link.flush()
+        except OSError as error:
+            self._broke(error)
+
+    def _broke(self, error: Exception) -> None:
+        self.close()
+        self._fail_all(f"the grid's Redis went away, or refuses ({error})")
 
     def _connected(self, url: str) -> Link:
         link = Link(url, wants_to_write=lambda on: self._poller.also_write(link.fileno(), on))
@@ -134,8 +153,7 @@ class Guest:
                     link.receive()
                 link.flush()
             except OSError as error:
-                self.close()
-                self._fail_all(f"the grid's Redis went away ({error})")
+                self._broke(error)
 
         self._poller.watch(link.fileno(), ready)
         return link

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 import json
 import logging
 import threading
@@ -69,6 +70,9 @@ class Hub:
         try:
             with urllib.request.urlopen(request, timeout=CALL_WITHIN_S) as answer:  # noqa: S310
                 return json.load(answer)
+        except (http.client.HTTPException, ValueError) as error:
+            # It ended in the middle of its answer, or something else answers in its place.
+            raise ConnectionError(f"its answer cannot be read ({error!r})") from error
         except urllib.error.HTTPError as error:
             with error:
                 text = error.read().decode(errors="replace")

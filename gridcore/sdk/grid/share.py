@@ -143,6 +143,8 @@ class Share:
         """As pickled, and what of it does not fit here."""
         self._values: OrderedDict[str, Blob] = OrderedDict()
         self._values_bytes = 0
+        self._fetching: dict[str, list[Callable[[str, Blob | None], None]]] = {}
+        """Who waits for a value that is on its way: each comes once, however many calls take it."""
         self._wanted: dict[int, Wait] = {}
         """Calls that a worker of this run waits for: they may run on top of it."""
         self._deadlines: dict[int, tuple[float, RunCall]] = {}
@@ -536,20 +538,22 @@ class Share:
             return
         left = len(missing)
 
-        def got(ticket: Ticket, blob: Blob | None) -> None:
+        def got(name: str, blob: Blob | None) -> None:
             nonlocal left
             left -= 1
             if blob is not None:
-                found[ticket[0]] = blob
-                self._keep(ticket[0], blob)
+                found[name] = blob
             if left == 0:
                 is_whole = all(name in found for name, _ in tickets)
                 then([found[name] for name, _ in tickets] if is_whole else None)
 
         for ticket in missing.items():
-            self._fetch_one(ticket, got)
+            waiting = self._fetching.setdefault(ticket[0], [])
+            waiting.append(got)
+            if len(waiting) == 1:
+                self._fetch_one(ticket)
 
-    def _fetch_one(self, ticket: Ticket, then: Callable[[Ticket, Blob | None], None]) -> None:
+    def _fetch_one(self, ticket: Ticket) -> None:
         fields = fields_of(ticket)
         pieces: list[Any] = []
 
@@ -558,12 +562,13 @@ class Share:
             if len(pieces) < len(fields):
                 return
             if any(isinstance(piece, ReplyError) for piece in pieces):
-                self._outside.later(RETRY_S, lambda: self._fetch_one(ticket, then))
+                self._outside.later(RETRY_S, lambda: self._fetch_one(ticket))
                 return
-            if None in pieces:
-                then(ticket, None)
-                return
-            then(ticket, joined(ticket, pieces))
+            blob = None if None in pieces else joined(ticket, pieces)
+            if blob is not None:
+                self._keep(ticket[0], blob)
+            for then in self._fetching.pop(ticket[0]):
+                then(ticket[0], blob)
 
         for field in fields:
             self._outside.send(("HGET", self.keys.values, field), got)

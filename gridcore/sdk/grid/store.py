@@ -83,8 +83,8 @@ class Store:
         self._is_announcing = False
         self._functions: set[bytes] = set()
         self._values_expire = False
-        self._ordered: set[str] = set()
-        """Runs that have had an order."""
+        self._ordered: dict[str, float] = {}
+        """Streams of orders, and when their ends were put off."""
 
     def start(self) -> None:
         """Raises OSError if Redis cannot be reached."""
@@ -99,7 +99,7 @@ class Store:
         if self._calls.is_connected:
             for command in (
                 ("EVAL", _LEAVE, 1, self._queue_keys.producers, self._job),
-                ("UNLINK", self.keys.alive, self.keys.up, self.keys.values),
+                ("UNLINK", self.keys.alive, self.keys.up, self.keys.values, *self._ordered),
             ):
                 self._calls.send(command, _ignore)
             deadline = time.monotonic() + 1.0
@@ -148,9 +148,11 @@ class Store:
         """`then` is called when it is there."""
         key = self.keys.to(run)
         self._send(("XADD", key, "*", "o", data), lambda _: then())
-        if run not in self._ordered:
-            # Should the run be gone, it goes by itself; while it is there, the run sees to that.
-            self._ordered.add(run)
+        now = time.monotonic()
+        if now - self._ordered.get(key, -KEPT_S) > KEPT_S / 2:
+            # Nobody may be left to read it.
+            self._ordered = {k: at for k, at in self._ordered.items() if now - at < KEPT_S}
+            self._ordered[key] = now
             self._send(("EXPIRE", key, KEPT_S))
 
     def put_function(self, exported: Exported) -> None:
