@@ -1,4 +1,4 @@
-"""What a container does for one driver, without a process and without Redis."""
+"""Large values in a container: fetched once, kept within bounds, without a process or Redis."""
 
 from __future__ import annotations
 
