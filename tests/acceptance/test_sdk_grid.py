@@ -39,6 +39,7 @@ def grid() -> Iterator[Grid]:
             yield grid
         finally:
             gridcore.shutdown()
+            end_drivers()
 
 
 @gridcore.remote
@@ -205,6 +206,13 @@ DRIVER = """
     Path(folder / f"{name}.id").write_text(refs[0].id)
     print(sum(gridcore.get(refs)), flush=True)
 """
+
+
+def end_drivers() -> None:
+    """Those that a test which failed has left."""
+    for child in psutil.Process().children():
+        if child.cmdline()[1:2] and child.cmdline()[1].endswith("driver.py"):
+            child.kill()
 
 
 def start_driver(grid: Grid, folder: Path, name: str) -> subprocess.Popen[str]:

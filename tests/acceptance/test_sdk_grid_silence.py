@@ -17,6 +17,7 @@ import gridcore
 from tests.acceptance.test_sdk_grid import (
     LONG_S,
     Counter,
+    end_drivers,
     node_of,
     runners,
     square,
@@ -38,6 +39,7 @@ def grid() -> Iterator[Grid]:
             yield grid
         finally:
             gridcore.shutdown()
+            end_drivers()
 
 
 def workers_of(grid: Grid) -> list[psutil.Process]:

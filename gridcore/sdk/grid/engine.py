@@ -53,6 +53,7 @@ class GridEngine(DriverEngine):
                 poller=self._poller,
                 on_letter=lambda data: self._place.on_letter(data),
                 on_forgotten=lambda: self._place.push_again(),
+                on_repeated=lambda: self._place.may_come_twice(),
             )
             self._place = GridPlace(
                 core,

@@ -100,7 +100,7 @@ class _Run:
 class _Pushed:
     """A call or an actor that some container is to take, or has taken."""
 
-    __slots__ = ("attempt", "call", "has_begun", "is_first", "item", "peer")
+    __slots__ = ("attempt", "call", "has_begun", "is_first", "item", "may_come_twice", "peer")
 
     def __init__(
         self,
@@ -118,6 +118,8 @@ class _Pushed:
         self.peer = peer
         self.has_begun = False
         """And runs for a while already."""
+        self.may_come_twice = False
+        """Of an actor: it was sent again before it was heard of, and there may be two items."""
 
     @property
     def need(self) -> Need:
@@ -318,6 +320,12 @@ class GridPlace:
                 pushed.peer.number = -next(self._peers)
                 self._push_actor(pushed.peer)
 
+    def may_come_twice(self) -> None:
+        """A connection is gone before it was known what of it had arrived."""
+        for pushed in self._pushed.values():
+            if pushed.peer is not None and pushed.peer.run is None:
+                pushed.may_come_twice = True
+
     # Workers
 
     def start(self, actor: Actor) -> GridWorker:
@@ -407,6 +415,8 @@ class GridPlace:
         run = self._runs.get(name)
         if run is None:
             run = self._runs[name] = _Run(self._now(), self._lost_runs.pop(name, 0))
+            for dropped in self._dropped:
+                self._order(name, Part(0, [("forget", dropped)], []))
         run.heard_at = self._now()
         if number <= run.last_letter:
             return  # it was sent again
@@ -515,9 +525,13 @@ class GridPlace:
         _, token, pid, node = message
         pushed = self._pushed.get(token)
         peer = pushed.peer if pushed is not None else None
-        if peer is not None and peer.run is not None:
-            # Its item has come back, so whoever had it is lost.
-            self._lose_worker(peer, f"was lost with its node ({peer.run})")
+        if pushed is not None and peer is not None and peer.run is not None:
+            if pushed.may_come_twice:
+                # The other one is at work. Should it be lost after all, its silence says so.
+                pushed.may_come_twice = False
+            else:
+                # Its item has come back, so whoever had it is lost.
+                self._lose_worker(peer, f"was lost with its node ({peer.run})")
             peer = None
         if pushed is None or peer is None:
             self._order(name, Part(worker, [("end",)], []))

@@ -54,8 +54,10 @@ class Store:
         poller: Poller,
         on_letter: Callable[[bytes], None],
         on_forgotten: Callable[[], None],
+        on_repeated: Callable[[], None],
     ) -> None:
-        """`on_forgotten`: Redis may have lost something of this job."""
+        """`on_forgotten`: Redis may have lost something of this job; `on_repeated`: it may have
+        something of it twice."""
         self.keys = JobKeys(queue, job)
         self._url = url
         self._queue = queue
@@ -63,6 +65,7 @@ class Store:
         self._poller = poller
         self._on_letter = on_letter
         self._on_forgotten = on_forgotten
+        self._on_repeated = on_repeated
         self._queue_keys = QueueKeys(queue)
         self._calls = Link(url, wants_to_write=lambda on: self._also_write(self._calls, on))
         self._letters = Link(url, wants_to_write=lambda on: self._also_write(self._letters, on))
@@ -329,6 +332,8 @@ class Store:
     # Connections
 
     def _connect(self, link: Link) -> None:
+        if link.unanswered:
+            self._on_repeated()
         link.connect()
         self._poller.watch(link.fileno(), lambda can_read: self._ready(link, can_read))
         if link is self._calls:
