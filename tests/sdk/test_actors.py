@@ -94,6 +94,17 @@ def test_a_call_can_make_an_actor_and_give_it_away() -> None:
     assert gridcore.get(counter.increment.remote(), timeout=WITHIN_S) == 8
 
 
+def test_an_actor_whose_argument_is_a_large_error_says_so_to_its_callers() -> None:
+    @gridcore.remote(max_retries=0)
+    def fail() -> int:
+        raise ValueError("x" * 300_000)
+
+    failed = fail.remote()
+    gridcore.wait([failed], timeout=WITHIN_S)
+    with pytest.raises(gridcore.ActorDied, match="an argument of its constructor"):
+        gridcore.get(Counter.remote(failed).increment.remote(), timeout=WITHIN_S)
+
+
 def test_a_constructor_that_fails_is_the_reason_for_every_call() -> None:
     @gridcore.remote
     class Broken:

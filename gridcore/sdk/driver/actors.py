@@ -173,7 +173,9 @@ class Actors:
             if created_by.missing == 0:
                 error = self._core.failed_argument(created_by)
                 if error is not None:
-                    self._die(actor, unpack(error))
+                    # A large one may have to be fetched, and whoever holds the lock cannot wait.
+                    is_here = error.blob is None
+                    self._die(actor, unpack(error) if is_here else _LARGE_ERROR)
                 else:
                     actor.process = self._core.place.start(actor)
             return
@@ -412,6 +414,8 @@ class Actors:
             next_step="Create it anew; with max_restarts that happens by itself",
         )
 
+
+_LARGE_ERROR = "an argument of its constructor is a call that failed: gridcore.get says how"
 
 _NO_FUNCTION = Exported(b"", b"", "")
 
