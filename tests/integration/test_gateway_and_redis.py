@@ -237,7 +237,7 @@ def test_results_that_their_redis_has_forgotten_are_sent_again(redis_server: Red
 
 
 def test_a_task_does_not_end_while_a_redis_is_away_that_may_have_forgotten_results(
-    redis_server: RedisServer,
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     with (
         RedisServer(appendonly=True) as output,
@@ -254,6 +254,8 @@ def test_a_task_does_not_end_while_a_redis_is_away_that_may_have_forgotten_resul
         soon(lambda: store.hget(gateway.keys.stats, "committed") == b"1", "the commit")
         output.kill()
         output.forget_since(mark)
+        # Of one that it has not missed yet it cannot know.
+        soon(lambda: "output_redis_away" in caplog.text, "the node misses it")
 
         finishing = threading.Thread(target=gateway.finish)
         finishing.start()
