@@ -41,6 +41,9 @@ _NEED_MEMORY = frozenset({"HSET", "LPUSH", "RPUSH", "SET", "XADD"})
 
 LONGEST_PAUSE_S = 5.0
 
+SLOW_BYTES_PER_S = 125_000
+"""What a slow uplink takes."""
+
 _log = logging.getLogger("gridcore")
 
 
@@ -166,6 +169,10 @@ class Store:
 
     def put(self, name: str, blob: Blob) -> Ticket:
         ticket = (name, blob.size)
+        # Signs of life have to wait until all of it is there.
+        longer_s = blob.size // SLOW_BYTES_PER_S
+        if longer_s:
+            self._send(("EXPIRE", self.keys.alive, ALIVE_S + longer_s))
         for field, piece in zip(fields_of(ticket), pieces_of(blob), strict=True):
             self._put(field, piece)
         self.flush()
