@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -211,8 +212,9 @@ DRIVER = """
 def end_drivers() -> None:
     """Those that a test which failed has left."""
     for child in psutil.Process().children():
-        if child.cmdline()[1:2] and child.cmdline()[1].endswith("driver.py"):
-            child.kill()
+        with contextlib.suppress(psutil.Error):  # others end meanwhile
+            if any(part.endswith("driver.py") for part in child.cmdline()):
+                child.kill()
 
 
 def start_driver(grid: Grid, folder: Path, name: str) -> subprocess.Popen[str]:
