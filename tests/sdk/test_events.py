@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -255,18 +254,3 @@ def test_in_a_terminal_it_is_a_bar(tmp_path: Path) -> None:
     os.close(ours)
     assert done.stdout == "20\n"
     assert "20/20" in shown
-
-
-def test_the_example_prints_what_it_says() -> None:
-    program = TOP / "examples" / "events.py"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(program)],
-        capture_output=True,
-        text=True,
-        timeout=WITHIN_S,
-        env={**os.environ, "PYTHONPATH": str(TOP)},
-        check=False,
-    )
-    assert done.stderr == ""
-    described = program.read_text().split('"""')[1].split("defaults:\n\n")[1]
-    assert done.stdout == textwrap.dedent(described)
