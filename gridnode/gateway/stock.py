@@ -213,6 +213,12 @@ class Stock:
         for pop in alive:
             if pop.is_over:  # since then
                 continue
+            is_told = is_exhausted and not pop.is_blocking and pop.order < take
+            if is_told and pop.side in in_line and not self.is_closed:
+                # Who stands before it waits for more; it does not, and there is nothing.
+                pop.is_over = True
+                pop.serve(())
+                continue
             has_to_wait = self.is_closed or pop.side in in_line
             may_take = "later" if has_to_wait else pop.may_take()
             if may_take == "later":
@@ -223,7 +229,7 @@ class Stock:
             elif self._has_enough(pop, is_exhausted=is_exhausted, is_limited=is_limited):
                 pop.is_over = True
                 pop.serve(self._hand_out(pop.side, pop.count, from_both_ends=is_exhausted))
-            elif is_exhausted and not pop.is_blocking and pop.order < take:
+            elif is_told:
                 pop.is_over = True
                 pop.serve(())
             else:

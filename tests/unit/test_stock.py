@@ -66,6 +66,19 @@ def bring(
     )
 
 
+def test_who_does_not_wait_is_told_that_there_is_nothing_though_somebody_waits_before_him() -> None:
+    """He was not, and for his sake the node asked Redis again and again, thousands of times a
+    second, for as long as the queue was empty."""
+    stock = Stock()
+    patient, other = Buyer(stock), Buyer(stock)
+    patient.asks()
+    other.asks(waits=False)
+    bring(stock, exhausted=True)
+    assert other.got == [[]]
+    assert patient.got == []
+    assert not stock.has_impatient
+
+
 def test_items_are_handed_out_in_the_order_in_which_they_came() -> None:
     stock = Stock()
     bring(stock, b"a", b"b", b"c")
