@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -123,6 +125,35 @@ def test_threads_of_a_call_may_call_too() -> None:
         return results
 
     assert gridcore.get(with_threads.remote(), timeout=WITHIN_S) == [1, 2, 3, 4]
+
+
+def test_more_calls_whose_threads_wait_than_there_are_cores_end(engine: str) -> None:
+    @gridcore.remote
+    def in_thread(depth: int) -> set[int]:
+        if not depth:
+            return {os.getpid()}
+        with ThreadPoolExecutor(1) as pool:
+            below = pool.submit(lambda: gridcore.get(in_thread.remote(depth - 1)))
+            return {os.getpid(), *below.result()}
+
+    refs = [in_thread.remote(3) for _ in range(30)]
+    pids = set().union(*gridcore.get(refs, timeout=WITHIN_S))
+    if engine == "local":
+        # Each that waits has a process of its own: they go down before the next one begins. On a
+        # grid the queue's order sees to that as well, but unneeded processes end in between.
+        assert len(pids) <= 32
+
+
+def test_a_call_may_wait_in_an_event_loop() -> None:
+    @gridcore.remote
+    def with_loop(n: int) -> int:
+        async def both() -> int:
+            return sum(await asyncio.gather(total.remote(n, 1), total.remote(n, 2)))
+
+        return asyncio.run(both())
+
+    refs = [with_loop.remote(n) for n in range(10)]
+    assert gridcore.get(refs, timeout=WITHIN_S) == [2 * n + 3 for n in range(10)]
 
 
 def test_short_calls_do_not_wait_behind_one_that_turns_out_long(tmp_path: Path) -> None:

@@ -202,6 +202,52 @@ def test_what_it_waits_for_runs_on_top_of_it() -> None:
     assert len(office.given()[seat.number]) == 1
 
 
+def test_what_its_threads_wait_for_gets_the_next_seat() -> None:
+    office = Office(1)
+    first, second = office.calls(2)
+    office.given()
+    seat = office.where(first)
+    child = office.call()
+    office.scheduler.waits(seat, 7, [child], in_thread=True)
+    assert office.given() == {}, "nothing runs on top of it"
+    assert office.scheduler.wanted_seats() == 1
+    other = office.new_seat()
+    assert office.given() == {other.number: [child]}, "before what came earlier"
+    office.scheduler.finished(child, 1.0)
+    office.scheduler.goes_on(seat, 7)
+    assert office.given() == {}, "the core is in use again"
+    office.scheduler.finished(first, 1.0)
+    assert [call for calls in office.given().values() for call in calls] == [second]
+
+
+def test_a_call_lends_its_core_once_however_many_of_its_threads_wait() -> None:
+    office = Office(1)
+    call = office.call()
+    office.given()
+    seat = office.where(call)
+    for token in (1, 2):
+        office.scheduler.waits(seat, token, [], in_thread=True)
+    office.scheduler.waits(seat, 3, [])
+    assert office.scheduler.available().cpus == 1
+    office.scheduler.goes_on(seat, 3)
+    office.scheduler.goes_on(seat, 1)
+    assert office.scheduler.available().cpus == 1
+    office.scheduler.goes_on(seat, 2)
+    assert office.scheduler.available().cpus == 0
+
+
+def test_a_thread_that_outlives_its_call_lends_nothing_of_the_next() -> None:
+    office = Office(1)
+    left_behind = office.call()
+    office.given()
+    seat = office.where(left_behind)
+    office.scheduler.waits(seat, 1, [], in_thread=True)
+    office.scheduler.finished(left_behind, 1.0)
+    office.call()
+    office.given()
+    assert office.scheduler.available().cpus == 0
+
+
 def test_a_call_whose_arguments_come_later_runs_on_top_as_well() -> None:
     office = Office(1)
     parent = office.call()
@@ -405,14 +451,14 @@ class Life:
         seat, call = self.data.draw(st.sampled_from(choices))
         action = self.data.draw(st.sampled_from(["finish", "finish", "wait", "die"]))
         if action == "wait" and len(self.calls) < 60:
-            self.wait(seat, call)
+            self.wait(seat, call, in_thread=self.data.draw(st.booleans()))
         elif action == "die" and self.data.draw(st.integers(0, 9)) == 0:
             self.die(seat)
         else:
             self.finish(call)
         return True
 
-    def wait(self, seat: Seat, call: Call) -> None:
+    def wait(self, seat: Seat, call: Call, *, in_thread: bool) -> None:
         for behind in [c for c in seat.sent.values() if c is not call and c not in seat.nested]:
             if not seat.waits:
                 self.office.scheduler.left(behind)
@@ -420,7 +466,7 @@ class Life:
         children = [self.submit(is_inner=True) for _ in range(self.data.draw(st.integers(1, 3)))]
         token = next(self.tokens)
         self.waiting[token] = (call, seat.number, {child.number for child in children})
-        self.office.scheduler.waits(seat, token, children)
+        self.office.scheduler.waits(seat, token, children, in_thread=in_thread)
 
     def finish(self, call: Call) -> None:
         self.office.scheduler.finished(call, 0.0001 if call.function == SHORT else 1.0)

@@ -143,13 +143,23 @@ class Inbox:
 
     def _on_get(self, process: Peer, message: Message, fds: list[int]) -> None:
         del fds
-        _, token, numbers, is_main, may_nest = message
-        self._request(process, token, numbers, len(numbers), is_main=is_main, may_nest=may_nest)
+        _, token, numbers, is_main, is_for_calls = message
+        self._request(
+            process, token, numbers, len(numbers), is_main=is_main, is_for_calls=is_for_calls
+        )
 
     def _on_wait(self, process: Peer, message: Message, fds: list[int]) -> None:
         del fds
-        _, token, numbers, least, is_main, _ = message
-        self._request(process, token, numbers, least, is_main=is_main, wants_values=False)
+        _, token, numbers, least, is_main, is_for_calls = message
+        self._request(
+            process,
+            token,
+            numbers,
+            least,
+            is_main=is_main,
+            is_for_calls=is_for_calls,
+            wants_values=False,
+        )
 
     def _request(
         self,
@@ -159,19 +169,20 @@ class Inbox:
         least: int,
         *,
         is_main: bool,
-        may_nest: bool = False,
+        is_for_calls: bool,
         wants_values: bool = True,
     ) -> None:
         watch = Watch(0)
-        request = Request(token, numbers, watch, wants_values=wants_values, is_main=is_main)
+        request = Request(token, numbers, watch, wants_values=wants_values)
         self._core.watch_for(numbers, least, watch)
         if watch.left <= 0:
             self._answer(process, request)
             return
         process.requests[token] = request
         watch.fire = lambda: self._answer(process, request)
-        if is_main and process.actor is None:
-            self._core.place.waits(process, token, self._needed(numbers) if may_nest else ())
+        if process.actor is None:
+            needed = self._needed(numbers) if is_for_calls else ()
+            self._core.place.waits(process, token, needed, in_thread=not is_main)
 
     def _needed(self, numbers: Sequence[int]) -> list[Call]:
         """The calls behind these, and behind their arguments."""
@@ -190,7 +201,7 @@ class Inbox:
     def _answer(self, process: Peer, request: Request) -> None:
         is_known = process.requests.pop(request.token, None) is not None
         self._core.stop_watching(request.numbers, request.watch)
-        if is_known and request.is_main and process.actor is None:
+        if is_known and process.actor is None:
             self._core.place.goes_on(process, request.token)
         if not request.wants_values:
             over = [number for number in request.numbers if self._core.is_over(number)]
@@ -216,7 +227,7 @@ class Inbox:
         if request is None:
             return
         self._core.stop_watching(request.numbers, request.watch)
-        if request.is_main and process.actor is None:
+        if process.actor is None:
             self._core.place.goes_on(process, request.token)
 
     def _on_cancel(self, process: Peer, message: Message, fds: list[int]) -> None:
@@ -249,17 +260,15 @@ class Inbox:
     def _waits(self, process: Peer, token: int, *, is_main: bool) -> Callable[..., None]:
         """What to call with the answer. Nothing runs on top of such a wait: a generator that ran
         there could itself wait, for what is below it."""
-        request = Request(token, [], Watch(0), wants_values=False, is_main=is_main)
-        process.requests[token] = request
+        process.requests[token] = Request(token, [], Watch(0), wants_values=False)
         place = self._core.place
-        takes_no_core = is_main and process.actor is None
-        if takes_no_core:
-            place.waits(process, token, ())
+        if process.actor is None:
+            place.waits(process, token, (), in_thread=not is_main)
 
         def answer(*what: int | None) -> None:
             if process.requests.pop(token, None) is None:
                 return  # it waits no longer
-            if takes_no_core:
+            if process.actor is None:
                 place.goes_on(process, token)
             out = place.outgoing()
             out.messages.append(("o", token, *what))

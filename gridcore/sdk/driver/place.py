@@ -68,8 +68,8 @@ class Place(Protocol):
 
     def on_given_back(self, peer: Peer, numbers: Sequence[int]) -> None: ...
 
-    def waits(self, peer: Peer, token: int, for_calls: Iterable[Call]) -> None:
-        """The call of its main thread waits, and takes no core."""
+    def waits(self, peer: Peer, token: int, for_calls: Iterable[Call], *, in_thread: bool) -> None:
+        """Its call waits, itself or in a thread, and takes no core."""
         ...
 
     def goes_on(self, peer: Peer, token: int) -> None: ...

@@ -189,16 +189,13 @@ class Watch:
 class Request:
     """A worker waits for values or for some calls to be over."""
 
-    __slots__ = ("is_main", "numbers", "token", "wants_values", "watch")
+    __slots__ = ("numbers", "token", "wants_values", "watch")
 
-    def __init__(
-        self, token: int, numbers: list[int], watch: Watch, *, wants_values: bool, is_main: bool
-    ) -> None:
+    def __init__(self, token: int, numbers: list[int], watch: Watch, *, wants_values: bool) -> None:
         self.token = token
         self.numbers = numbers
         self.watch = watch
         self.wants_values = wants_values
-        self.is_main = is_main
 
 
 class Actor:

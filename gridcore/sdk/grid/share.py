@@ -52,7 +52,8 @@ RETRY_S = 0.25
 
 _WAITS = ("g", "w", "i", "z")
 """Messages with which a worker begins to wait: for values, for ends, for the next of a stream, for
-room. They end with whether its main thread waits, and whether calls may run on top of that."""
+room. They end with whether its main thread waits, and whether calls may run for that: on top of it,
+or in the next worker if it is another thread."""
 
 
 class Outside(Protocol):
@@ -403,13 +404,14 @@ class Share:
     def _notes_wait(self, worker: Worker, message: Message) -> None:
         kind = message[0]
         if kind in _WAITS:
-            _, token, what, *_, is_main, may_nest = message
-            wanted = what if is_main and may_nest else ()
+            _, token, what, *_, is_main, is_for_calls = message
+            wanted = what if is_for_calls else ()
             here = [self._calls[n] for n in wanted if n in self._calls]
-            if is_main:
-                self._scheduler.waits(worker.seat, token, [c for c in here if c.state == READY])
+            wait = self._scheduler.waits(
+                worker.seat, token, [c for c in here if c.state == READY], in_thread=not is_main
+            )
             for number in wanted:
-                self._wanted[number] = worker.seat.waits[-1]
+                self._wanted[number] = wait
         elif kind == "n":
             self._goes_on(worker, message[1])
 

@@ -231,9 +231,9 @@ class LocalPlace:
         assert call is None or isinstance(call, CallRecord)
         return call
 
-    def waits(self, peer: Peer, token: int, for_calls: Iterable[Call]) -> None:
+    def waits(self, peer: Peer, token: int, for_calls: Iterable[Call], *, in_thread: bool) -> None:
         assert isinstance(peer, LocalWorker)
-        self.scheduler.waits(peer.seat, token, for_calls)
+        self.scheduler.waits(peer.seat, token, for_calls, in_thread=in_thread)
 
     def goes_on(self, peer: Peer, token: int) -> None:
         assert isinstance(peer, LocalWorker)

@@ -7,6 +7,8 @@ that call asks for. Calls wait in one line for each priority and need. What is d
     short calls are sent ahead of time, as many as take about AHEAD_S: one wake-up then serves many
     a call that waits in `get` has given its cores back; on top of it, in the same process, only
     calls run that it waits for: anything else might wait for what is below it, and never end
+    so has one of which only a thread waits, as nobody knows whether the others do anything; what
+    it waits for cannot run on top, and gets the next seat
     if something fits and no seat is free, another one is wanted
     a call that needs much lets others pass while it waits, but not for ever: then those of its own
     and lower priorities wait until it fits, except calls that a running call has made
@@ -105,34 +107,62 @@ class Line:
 class Wait:
     """A call that waits in `get`, and the calls that it waits for."""
 
-    __slots__ = ("candidates", "is_over", "seat", "token")
+    __slots__ = ("candidates", "is_over", "of", "seat", "token")
 
-    def __init__(self, seat: Seat, token: int) -> None:
+    def __init__(self, seat: Seat, token: int, of: Call | None) -> None:
         self.seat = seat
         self.token = token
+        self.of = of
         self.candidates: deque[Call] = deque()
         self.is_over = False
 
 
 class Seat:
-    __slots__ = ("holds", "is_retired", "is_stalled", "nested", "number", "sent", "waits")
+    __slots__ = (
+        "cpus",
+        "holds",
+        "is_retired",
+        "is_stalled",
+        "nested",
+        "number",
+        "sent",
+        "thread_waits",
+        "waits",
+    )
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.sent: dict[int, Call] = {}
         """Not finished, in the order in which it runs them."""
         self.holds: Need | None = None
+        self.cpus = 0.0
+        """What it has of them at the moment."""
         self.waits: list[Wait] = []
         """The calls of its stack that wait, each on top of the one before."""
         self.nested: list[Call] = []
         """The calls on top of them; as many as `waits`, or one less if the top one waits."""
+        self.thread_waits: dict[int, Wait] = {}
+        """By token: of threads that its calls have started."""
         self.is_stalled = False
         """Its first call takes longer than expected: nothing is sent behind it."""
         self.is_retired = False
 
     @property
+    def running(self) -> Call | None:
+        """The one on top, which may wait."""
+        return self.nested[-1] if self.nested else next(iter(self.sent.values()), None)
+
+    @property
     def is_waiting(self) -> bool:
-        return len(self.waits) > len(self.nested)
+        if len(self.waits) > len(self.nested):
+            return True
+        return bool(self.thread_waits) and self._is_waiting_in_threads()
+
+    def _is_waiting_in_threads(self) -> bool:
+        running = self.running
+        return running is not None and any(
+            wait.of is running for wait in self.thread_waits.values()
+        )
 
     @property
     def is_free(self) -> bool:
@@ -165,6 +195,7 @@ class Scheduler:
         """Of those that are ready."""
         self._free: list[Seat] = []
         self._waiting: list[Wait] = []
+        self._waiting_threads: list[Wait] = []
         self._seconds: dict[bytes, float] = {}
 
     # What happens
@@ -206,13 +237,14 @@ class Scheduler:
         """The calls that went with it."""
         del self.seats[seat.number]
         self._free = [other for other in self._free if other is not seat]
-        for wait in seat.waits:
+        for wait in (*seat.waits, *seat.thread_waits.values()):
             wait.is_over = True
-        self._waiting = [wait for wait in self._waiting if not wait.is_over]
+        self._forget_waits()
         if seat.holds is not None:
-            self._give(seat.holds, has_cpus=not seat.waits)
-        for place, call in enumerate(seat.nested):
-            self._give(call.need, has_cpus=place + 1 >= len(seat.waits))
+            self._give_rest(seat.holds)
+        for call in seat.nested:
+            self._give_rest(call.need)
+        self._free_cpus += seat.cpus
         lost = list(seat.sent.values())
         for call in lost:
             call.state, call.seat = OVER, None
@@ -243,30 +275,40 @@ class Scheduler:
         call.state, call.seat = OVER, None
         del seat.sent[call.number]
         if seat.nested and seat.nested[-1] is call:
-            self._give(seat.nested.pop().need)
+            self._give_rest(seat.nested.pop().need)
             self._unwind(seat)
         elif not seat.sent and not seat.waits:
             self._set_free(seat)
+        elif seat.thread_waits:
+            self._count_cpus(seat)
 
-    def waits(self, seat: Seat, token: int, for_calls: Iterable[Call]) -> None:
+    def waits(
+        self, seat: Seat, token: int, for_calls: Iterable[Call], *, in_thread: bool = False
+    ) -> Wait:
         """Its call has begun to wait. `for_calls`: those without which it cannot go on."""
-        wait = Wait(seat, token)
+        wait = Wait(seat, token, seat.running)
         for call in for_calls:
             call.wanted_by = wait
             if call.state == READY:
                 wait.candidates.append(call)
-        seat.waits.append(wait)
-        self._waiting.append(wait)
-        need = seat.nested[-1].need if seat.nested else seat.holds
-        if need is not None:
-            self._free_cpus += need.cpus
+        if in_thread:
+            seat.thread_waits[token] = wait
+            self._waiting_threads.append(wait)
+        else:
+            seat.waits.append(wait)
+            self._waiting.append(wait)
+        self._count_cpus(seat)
+        return wait
 
     def goes_on(self, seat: Seat, token: int) -> None:
         """What a call waited for is there, or it waits no more."""
+        in_thread = seat.thread_waits.pop(token, None)
+        if in_thread is not None:
+            in_thread.is_over = True
         for wait in seat.waits:
             if wait.token == token:
                 wait.is_over = True
-        self._waiting = [wait for wait in self._waiting if not wait.is_over]
+        self._forget_waits()
         self._unwind(seat)
 
     # What follows
@@ -335,10 +377,12 @@ class Scheduler:
 
     def reserve(self, need: Need) -> None:
         """For an actor, whether or not it is free at the moment."""
-        self._take(need)
+        self._free_cpus -= need.cpus
+        self._take_rest(need)
 
     def unreserve(self, need: Need) -> None:
-        self._give(need)
+        self._free_cpus += need.cpus
+        self._give_rest(need)
 
     def available(self) -> Need:
         return Need(
@@ -350,6 +394,8 @@ class Scheduler:
     # How
 
     def _give_to_free(self, given: list[Given]) -> None:
+        if self._waiting_threads and self._free:
+            self._give_to_threads(given)
         for line in self._lines:
             if not line.calls:
                 continue
@@ -365,12 +411,23 @@ class Scheduler:
             if line.calls and self._waiting:
                 self._nest(line, given)
 
+    def _give_to_threads(self, given: list[Given]) -> None:
+        """What they wait for, newest first: each that waits has a process, and so it goes down
+        before it goes on."""
+        for wait in reversed(self._waiting_threads):
+            while self._free and (call := self._candidate(wait)) is not None:
+                if not self._fits(call.need):
+                    break
+                self._remove(self._line_of[call.priority, call.need], call)
+                self._seat(call, given)
+
     def _seat(self, call: Call, given: list[Given]) -> None:
         """It fits, and has left its line."""
         seat = self._free.pop()
-        self._take(call.need)
+        self._take_rest(call.need)
         seat.holds = call.need
         self._send(seat, call)
+        self._count_cpus(seat)
         given.append(Given(seat, [call]))
 
     def _is_held_back(self, line: Line) -> bool:
@@ -430,40 +487,51 @@ class Scheduler:
             if not self._fits(line.need):
                 return
             seat = wait.seat
-            if not seat.is_waiting or seat.waits[-1] is not wait or len(seat.nested) >= MAX_NESTED:
+            if len(seat.waits) == len(seat.nested) or seat.waits[-1] is not wait:
                 continue
-            call = self._candidate(wait, line.priority, line.need)
-            if call is not None:
+            if len(seat.nested) >= MAX_NESTED:
+                continue
+            call = self._candidate(wait)
+            if call is not None and (call.priority, call.need) == (line.priority, line.need):
                 self._remove(line, call)
-                self._take(line.need)
+                self._take_rest(line.need)
                 seat.nested.append(call)
                 self._send(seat, call)
+                self._count_cpus(seat)
                 given.append(Given(seat, [call], wait.token))
 
-    def _candidate(self, wait: Wait, priority: int, need: Need) -> Call | None:
-        while wait.candidates:
-            call = wait.candidates[0]
-            if call.state == READY and (call.priority, call.need) != (priority, need):
-                return None  # it is in another line, whose turn comes
-            wait.candidates.popleft()
-            if call.state == READY:
-                return call
-        return None
+    def _candidate(self, wait: Wait) -> Call | None:
+        candidates = wait.candidates
+        while candidates and candidates[0].state != READY:
+            candidates.popleft()
+        return candidates[0] if candidates else None
 
     def _unwind(self, seat: Seat) -> None:
         """A wait that is over and has nothing on top of it: its call goes on."""
-        if seat.is_waiting and seat.waits[-1].is_over:
+        if len(seat.waits) > len(seat.nested) and seat.waits[-1].is_over:
             seat.waits.pop()
-            need = seat.nested[-1].need if seat.nested else seat.holds
-            if need is not None:
-                self._free_cpus -= need.cpus  # perhaps below zero: what has begun is to end
+        self._count_cpus(seat)
         if not seat.waits and not seat.sent:
             self._set_free(seat)
 
+    def _forget_waits(self) -> None:
+        self._waiting = [wait for wait in self._waiting if not wait.is_over]
+        if self._waiting_threads:
+            self._waiting_threads = [w for w in self._waiting_threads if not w.is_over]
+
+    def _count_cpus(self, seat: Seat) -> None:
+        """Those of its running call; none while that waits. Perhaps there are less than none left
+        then: what has begun is to end."""
+        need = seat.nested[-1].need if seat.nested else seat.holds
+        cpus = 0.0 if need is None or seat.is_waiting else need.cpus
+        self._free_cpus += seat.cpus - cpus
+        seat.cpus = cpus
+
     def _set_free(self, seat: Seat) -> None:
         if seat.holds is not None:
-            self._give(seat.holds)
+            self._give_rest(seat.holds)
             seat.holds = None
+            self._count_cpus(seat)
             if not seat.is_retired:
                 self._free.append(seat)
 
@@ -493,7 +561,8 @@ class Scheduler:
                 return  # what comes later in line does not overtake
 
     def _room(self, seat: Seat, line: Line) -> int:
-        if seat.waits or seat.is_stalled or seat.is_retired or not seat.sent or not line.calls:
+        is_closed = seat.is_stalled or seat.is_retired or seat.waits or seat.thread_waits
+        if is_closed or not seat.sent or not line.calls:
             return 0
         current = next(iter(seat.sent.values()))
         if current.is_alone or not self._is_short(current):
@@ -541,15 +610,13 @@ class Scheduler:
             self._free_resources.get(name, 0.0) >= amount * times for name, amount in need.resources
         )
 
-    def _take(self, need: Need) -> None:
-        self._free_cpus -= need.cpus
+    def _take_rest(self, need: Need) -> None:
+        """But for the cores."""
         self._free_memory -= need.memory
         for name, amount in need.resources:
             self._free_resources[name] -= amount
 
-    def _give(self, need: Need, *, has_cpus: bool = True) -> None:
-        if has_cpus:
-            self._free_cpus += need.cpus
+    def _give_rest(self, need: Need) -> None:
         self._free_memory += need.memory
         for name, amount in need.resources:
             self._free_resources[name] += amount

@@ -95,20 +95,16 @@ class Worker:
 
     def _unstarted(self) -> list[int]:
         """Takes calls of functions that have not begun out of the queue; they go back."""
-        numbers = []
-        kept = []
+        numbers: list[int] = []
+        if self.engine.is_actor:
+            return numbers
         while True:
             try:
                 message, fds = self._queue.pop()
             except IndexError:
-                break
-            if message[0] == "c":
-                numbers.append(message[1])
-                let_go(message, fds)
-            else:
-                kept.append((message, fds))
-        self._queue.extend(reversed(kept))
-        return numbers[::-1]
+                return numbers[::-1]
+            numbers.append(message[1])
+            let_go(message, fds)
 
     def _listen(self) -> None:
         incoming = Incoming(self._control)

@@ -2,7 +2,8 @@
 
 Calls, puts and releases are messages without an answer. `get` and `wait` have one, and whichever
 thread waits reads the socket. While the main thread waits it runs calls on top of its own that the
-driver sends for that wait.
+driver sends for that wait. While another thread waits, its call has lent its core, and nothing is
+kept behind it here.
 """
 
 from __future__ import annotations
@@ -87,6 +88,9 @@ class WorkerEngine:
         self._nested: dict[int, deque[Taken]] = {}
         """Calls to run on top of the main thread's waits, by token."""
         self._main_waits: list[int] = []
+        self._thread_waits: dict[int, int] = {}
+        """By token: of which of the main thread's calls."""
+        self.is_actor = False
         self._forgotten: set[int] = set()
         self.calls: dict[int, tuple[str, tuple[int, str] | None]] = {}
         """Those that run here: their names, and what the driver says of them."""
@@ -179,8 +183,9 @@ class WorkerEngine:
 
     def get(self, numbers: Sequence[int], timeout: float | None) -> list[Outcome]:
         token = next(self._tokens)
-        may_nest = timeout is None
-        answer = self._ask(token, ("g", token, tuple(numbers)), may_nest, timeout)
+        # What runs on top of a call cannot be left when time is up.
+        is_for_calls = timeout is None or not self._is_main
+        answer = self._ask(token, ("g", token, tuple(numbers)), is_for_calls, timeout)
         if answer is None:
             raise GetTimeout(
                 f"Waiting for {len(numbers)} results",
@@ -195,7 +200,8 @@ class WorkerEngine:
         if timeout is not None and timeout <= 0:
             num_returns = 0
         token = next(self._tokens)
-        answer = self._ask(token, ("w", token, tuple(numbers), num_returns), False, timeout)
+        message = ("w", token, tuple(numbers), num_returns)
+        answer = self._ask(token, message, not self._is_main, timeout)
         if answer is None:  # time is over; what is there now?
             token = next(self._tokens)
             answer = self._ask(token, ("w", token, tuple(numbers), 0), False, None)
@@ -452,20 +458,22 @@ class WorkerEngine:
         return True
 
     def _ask(
-        self, token: int, message: Message, may_nest: bool, timeout: float | None
+        self, token: int, message: Message, is_for_calls: bool, timeout: float | None
     ) -> list[Any] | None:
         """None if there is no answer in time."""
         is_main = self._is_main
         with self._interrupts.closed():
             with self._out_lock:
+                # What waits behind this call may be what it waits for.
                 if is_main:
-                    # What waits behind this call may be what it waits for.
-                    numbers = self._unstarted()
-                    if numbers:
-                        self._out.messages.append(("b", numbers))
                     self._main_waits.append(token)
                     self._nested[token] = deque()
-                self._out.messages.append((*message, is_main, may_nest and is_main))
+                elif running := self._interrupts.stack[-1:]:
+                    self._thread_waits[token] = running[0]
+                numbers = self._unstarted()
+                if numbers:
+                    self._out.messages.append(("b", numbers))
+                self._out.messages.append((*message, is_main, is_for_calls))
                 self.flush()
             answer: list[Any] | None = None
             try:
@@ -480,6 +488,8 @@ class WorkerEngine:
                     for nested, fds in self._nested.pop(token):
                         let_go(nested, fds)
                         self.give_back([nested[1]])
+                else:
+                    self._thread_waits.pop(token, None)
             return answer
 
     def _wait_for(self, token: int, timeout: float | None) -> Any:
@@ -530,7 +540,7 @@ class WorkerEngine:
             token = message[-1]
             if token is not None and token in self._nested:
                 self._nested[token].append((message, fds))
-            elif token is not None or self._main_waits:
+            elif token is not None or self._main_waits or self._waits_in_thread():
                 # It crossed with the word that this worker waits, or waits no more.
                 let_go(message, fds)
                 self.give_back([message[1]])
@@ -539,6 +549,7 @@ class WorkerEngine:
                 self._has_taken = True
                 self._take(message, fds)
         elif kind in ("m", "a"):
+            self.is_actor = True
             self._has_taken = True
             self._take(message, fds)
         elif kind == "j":
@@ -553,6 +564,10 @@ class WorkerEngine:
                 self._answer(token, self._parts.pop(token))
         elif kind == "o":
             self._answer(message[1], list(message[2:]))
+
+    def _waits_in_thread(self) -> bool:
+        """One that a call has started which is not over."""
+        return any(call in self._interrupts.stack for call in list(self._thread_waits.values()))
 
     def _answer(self, token: int, answer: list[Any]) -> None:
         if token in self._main_waits:
