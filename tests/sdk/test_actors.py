@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,27 @@ def test_a_method_can_be_cancelled(tmp_path: Path) -> None:
     gridcore.cancel(ref)
     assert isinstance(ref.exception(WITHIN_S), gridcore.TaskCancelled)
     assert gridcore.get(behind, timeout=WITHIN_S) == 1
+
+
+@pytest.mark.parametrize("kind", ["one by one", "in threads", "as coroutines"])
+def test_methods_that_are_cancelled_as_they_begin_end(kind: str, tmp_path: Path) -> None:
+    class Waiter:
+        def wait(self) -> None:
+            wait_for(tmp_path / "never")
+
+    class AsyncWaiter:
+        async def wait(self) -> None:
+            await asyncio.Event().wait()
+
+    of = AsyncWaiter if kind == "as coroutines" else Waiter
+    actor = gridcore.remote(of).options(max_concurrency=1 if kind == "one by one" else 4).remote()
+    for moment in range(40):
+        ref = actor.wait.remote()
+        begun = time.monotonic()
+        while time.monotonic() < begun + moment * 0.0001:
+            pass  # to meet it at different moments
+        gridcore.cancel(ref)
+        assert isinstance(ref.exception(WITHIN_S), gridcore.TaskCancelled)
 
 
 def test_an_actor_may_call_functions_and_wait_for_them() -> None:

@@ -98,8 +98,13 @@ class Runner:
         self._threads: concurrent.futures.ThreadPoolExecutor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._gate: asyncio.Semaphore | None = None
+        self.unwanted: set[int] = set()
+        """Those that were cancelled, for when they begin."""
         self._in_threads: dict[int, int] = {}
-        self._coroutines: dict[int, concurrent.futures.Future[Any]] = {}
+        self._threads_lock = threading.Lock()
+        """A thread is only interrupted while it is at the call."""
+        self._coroutines: dict[int, asyncio.Task[None]] = {}
+        """In the loop's thread only."""
         self._producers: dict[int, Producer] = {}
 
     def is_short(self, message: Message, seconds: float) -> bool:
@@ -131,23 +136,36 @@ class Runner:
 
     def stop(self, number: int, *, is_gentle: bool) -> bool:
         """A method that runs in a thread or as a coroutine, or a call that yields, where it next
-        does so; False if there is none."""
+        does so; False if there is none. For another thread than the main one."""
         producer = self._producers.get(number)
         if producer is not None and (is_gentle or number not in self._interrupts.stack):
             producer.is_unwanted = True
             if is_gentle:
                 return True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._cancel_coroutine, number)
+            return True
+        with self._threads_lock:
+            thread = self._in_threads.get(number)
+            if thread is None:
+                # In a thread, one that yields is not interrupted: half a message might be lost.
+                return producer is not None and producer.is_unwanted
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(thread), ctypes.py_object(CallInterrupted)
+            )
+        return True
+
+    def _cancel_coroutine(self, number: int) -> None:
         coroutine = self._coroutines.get(number)
         if coroutine is not None:
             coroutine.cancel()
-            return True
-        thread = self._in_threads.get(number)
-        if thread is None:
-            # In a thread, one that yields is not interrupted: half a message might be lost.
-            return producer is not None and producer.is_unwanted
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(thread), ctypes.py_object(CallInterrupted)
-        )
+
+    def _is_refused(self, number: int) -> bool:
+        """It was cancelled before it began. Asked when a cancellation would find it otherwise."""
+        if number not in self.unwanted:
+            return False
+        self.unwanted.discard(number)
+        self._engine.refuse(number)
         return True
 
     def close(self) -> None:
@@ -176,6 +194,11 @@ class Runner:
     ) -> None:
         interrupts = self._interrupts
         interrupts.stack.append(number)
+        if self._is_refused(number):
+            interrupts.ended(number)
+            for unused in (wire, *values):
+                packed_from(unused, fds)
+            return
         status, results, kinds, name = FAILED, [], False, "a call"
         begun = time.perf_counter()
         try:
@@ -203,6 +226,7 @@ class Runner:
             seconds = time.perf_counter() - begun
             status, results = failed(error, name, kinds)
         interrupts.ended(number)
+        self.unwanted.discard(number)
         self._engine.calls.pop(number, None)
         if num_returns < 0:
             self._producers.pop(number, None)
@@ -213,6 +237,7 @@ class Runner:
     def _producer(self, number: int, num_returns: int, name: str) -> Producer:
         producer = Producer(self._engine, number, -1 - num_returns, name)
         self._producers[number] = producer
+        producer.is_unwanted = number in self.unwanted
         return producer
 
     # Actors
@@ -279,7 +304,7 @@ class Runner:
             self._engine.done(number, 0.0, *failed(error, name, False))
             return
         if self._loop is not None:
-            self._coroutines[number] = asyncio.run_coroutine_threadsafe(
+            asyncio.run_coroutine_threadsafe(
                 self._coroutine(number, method, args, kwargs, num_returns, about), self._loop
             )
         else:
@@ -299,18 +324,18 @@ class Runner:
             else:
                 self._in_threads[number] = threading.get_ident()
                 try:
+                    if number in self.unwanted:
+                        raise CallInterrupted
                     result = method(*args, **kwargs)
                 finally:
-                    self._in_threads.pop(number, None)
+                    with self._threads_lock:
+                        self._in_threads.pop(number, None)
             status, results = DONE, packed_results(result, num_returns, name)
         except CallInterrupted:
             status, results = STOPPED, []
         except BaseException as error:  # noqa: BLE001 - the user's code, as above
             status, results = failed(error, name, False)
-        self._producers.pop(number, None)
-        self._engine.calls.pop(number, None)
-        self._engine.done(number, time.perf_counter() - begun, status, results)
-        self._engine.flush()
+        self._ended_beside(number, begun, status, results)
 
     async def _coroutine(
         self, number: int, method: Any, args: Any, kwargs: Any, num_returns: int, about: About
@@ -319,8 +344,13 @@ class Runner:
         self._engine.calls[number] = name, about
         current_call.set(number)
         begun = time.perf_counter()
+        task = asyncio.current_task()
+        assert task is not None
         assert self._gate is not None
+        self._coroutines[number] = task
         try:
+            if number in self.unwanted:
+                raise asyncio.CancelledError
             async with self._gate:
                 result = method(*args, **kwargs)
                 if inspect.isawaitable(result):
@@ -333,7 +363,12 @@ class Runner:
             status, results = STOPPED, []
         except BaseException as error:  # noqa: BLE001 - the user's code, as above
             status, results = failed(error, name, False)
-        self._coroutines.pop(number, None)
+        del self._coroutines[number]
+        self._ended_beside(number, begun, status, results)
+
+    def _ended_beside(self, number: int, begun: float, status: int, results: list[Packed]) -> None:
+        """A method that ran in a thread or as a coroutine."""
+        self.unwanted.discard(number)
         self._producers.pop(number, None)
         self._engine.calls.pop(number, None)
         self._engine.done(number, time.perf_counter() - begun, status, results)

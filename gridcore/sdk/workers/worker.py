@@ -41,8 +41,6 @@ class Worker:
         self.runner = Runner(self.engine, self.interrupts)
         self._queue: deque[tuple[Message, list[int]]] = deque()
         self.engine.run_nested = self.runner.run
-        self._dropped: set[int] = set()
-        """Cancelled before they were read."""
         self._gives_back = False
         """What is read next is not wanted here, but for the first call."""
 
@@ -82,12 +80,7 @@ class Worker:
                     since = now
             else:
                 since = time.perf_counter()
-            if message[1] in self._dropped:
-                self._dropped.discard(message[1])
-                let_go(message, fds)
-                engine.refuse(message[1])
-            else:
-                runner.run(message, fds)
+            runner.run(message, fds)
 
     def _take(self, message: Message, fds: list[int]) -> None:
         """What the driver sent, read by whichever thread waits."""
@@ -131,15 +124,11 @@ class Worker:
             self._stop(message[1], is_gentle=True)
 
     def _stop(self, number: int, *, is_gentle: bool = False) -> None:
-        """It may wait in the queue, run, or not have been read yet. `is_gentle`: one that yields
-        goes on until it does so next."""
-        for message, _ in tuple(self._queue):
-            if message[1] == number:
-                self._dropped.add(number)
-                return
+        """It may not have begun, or run. `is_gentle`: one that yields goes on until it does so
+        next."""
+        # First, as it may begin at any moment: either it looks here then, or it is found below.
+        self.runner.unwanted.add(number)
         if self.runner.stop(number, is_gentle=is_gentle):
             return
         if self.interrupts.ask(number):
             signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)
-        else:
-            self._dropped.add(number)
