@@ -57,6 +57,16 @@ def meet(folder: Path, value: int) -> int:
 
 
 @gridcore.remote
+def large(size: int) -> bytes:
+    return bytes(size)
+
+
+@gridcore.remote
+def size(value: bytes) -> int:
+    return len(value)
+
+
+@gridcore.remote
 class Counter:
     def __init__(self) -> None:
         self.value = 0
@@ -104,6 +114,44 @@ def test_calls_end_while_redis_is_killed_and_started_again(grid: Grid, tmp_path:
     assert gridcore.get(refs, timeout=LONG_S) == [n * n for n in range(3000)]
     assert gridcore.get(later, timeout=LONG_S) == [n * n for n in range(100)]
     assert gridcore.get(counter.increment.remote(), timeout=LONG_S) == 2
+
+
+def test_what_redis_loses_of_an_actors_calls_is_said_again(grid: Grid) -> None:
+    """It comes back without its last seconds: without what the actor was asked, or answered, or
+    both."""
+    counter = Counter.remote()
+    assert gridcore.get(counter.increment.remote(), timeout=WITHIN_S) == 1
+    count = 1
+    for _ in range(3):
+        mark = grid.redis.mark()
+        refs = []
+        begun = time.monotonic()
+        while time.monotonic() < begun + 0.5:
+            refs += [counter.increment.remote() for _ in range(20)]
+            gridcore.wait(refs, timeout=0.005)
+        refs += [counter.increment.remote() for _ in range(500)]
+        grid.redis.kill()
+        assert grid.redis.forget_since(mark) > 0
+        refs += [counter.increment.remote() for _ in range(20)]
+        grid.redis.start()
+        expected = list(range(count + 1, count + 1 + len(refs)))
+        assert gridcore.get(refs, timeout=LONG_S) == expected, "each once, in their order"
+        count += len(refs)
+
+
+def test_large_values_that_redis_loses_are_there_again(grid: Grid) -> None:
+    counter = Counter.remote()
+    assert gridcore.get(counter.increment.remote(), timeout=WITHIN_S) == 1
+    mark = grid.redis.mark()
+    kept = gridcore.put(bytes(1_000_000))
+    made = large.remote(2_000_000)
+    assert gridcore.wait([made], timeout=WITHIN_S)[0]
+    grid.redis.kill()
+    assert grid.redis.forget_since(mark) > 3_000_000
+    sizes = [size.remote(value) for value in (kept, made, bytes(500_000))]  # type: ignore[arg-type]
+    grid.redis.start()
+    assert gridcore.get(sizes, timeout=LONG_S) == [1_000_000, 2_000_000, 500_000]
+    assert gridcore.get(made, timeout=WITHIN_S) == bytes(2_000_000)
 
 
 def test_a_container_that_is_killed_in_mid_call_has_its_call_done_again(

@@ -88,7 +88,7 @@ def test_a_driver_that_slept_has_its_calls_done_when_it_wakes_up(
 def test_an_actor_outlives_a_long_absence_of_redis(
     grid: Grid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gridcore.sdk.grid.place.RUN_SILENT_S", 7.0)
+    monkeypatch.setattr("gridcore.sdk.grid.runs.RUN_SILENT_S", 7.0)
     counter = Counter.remote()
     assert gridcore.get(counter.increment.remote(), timeout=WITHIN_S) == 1
     with redis.Redis.from_url(grid.redis.url) as store:

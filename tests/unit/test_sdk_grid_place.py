@@ -13,12 +13,20 @@ from gridcore.sdk.driver.core import Core
 from gridcore.sdk.driver.inbox import Inbox
 from gridcore.sdk.driver.place import Place
 from gridcore.sdk.engine import Arguments, Exported
-from gridcore.sdk.errors import ActorDied, TaskCancelled, TaskTimeout, VersionMismatch, WorkerDied
+from gridcore.sdk.errors import (
+    ActorDied,
+    TaskCancelled,
+    TaskTimeout,
+    VersionMismatch,
+    WorkerDied,
+)
 from gridcore.sdk.grid import place
+from gridcore.sdk.grid.kept import LOSABLE_S
 from gridcore.sdk.grid.messages import (
     ACTOR,
     CALL,
     LATE,
+    UNNUMBERED,
     Item,
     Part,
     Ticket,
@@ -29,9 +37,9 @@ from gridcore.sdk.grid.place import (
     DROP_WITHIN_S,
     ITEMS_AT_ONCE,
     MOST_PUSHED,
-    RUN_SILENT_S,
     GridPlace,
 )
+from gridcore.sdk.grid.runs import RUN_SILENT_S
 from gridcore.sdk.grid.values import StoredBlob
 from gridcore.sdk.options import ActorOptions, CallOptions, TaskOptions
 from gridcore.sdk.outcomes import DONE, FAILED, MAY_REPEAT, STOPPED, packed_error
@@ -54,6 +62,8 @@ class Queue:
         self.taken_back: list[tuple[Item, Callable[[], None]]] = []
         self.orders: list[tuple[str, int, list[Part]]] = []
         self.functions: list[bytes] = []
+        self.is_slow = False
+        self._arriving: list[Callable[[], None]] = []
 
     def push(self, items: Sequence[bytes], *, first: bool = False) -> None:
         decoded = [Item.decoded(item) for item in items]
@@ -66,7 +76,16 @@ class Queue:
 
     def order(self, run: str, data: bytes, then: Callable[[], None]) -> None:
         self.orders.append((run, *read_order(data)))
-        then()
+        if self.is_slow:
+            self._arriving.append(then)
+        else:
+            then()
+
+    def arrive(self) -> None:
+        self.is_slow = False
+        arrived, self._arriving = self._arriving, []
+        for then in arrived:
+            then()
 
     def put_function(self, exported: Exported) -> None:
         self.functions.append(exported.id)
@@ -83,11 +102,15 @@ class Run:
         self.letters = 0
 
     def say(self, *messages: Message, worker: int = 1, tickets: Sequence[Ticket] = ()) -> bytes:
-        self.letters += 1
-        part = Part(worker, list(messages), list(tickets)).encoded()
-        data = letter(self.name, self.letters, [part])
+        data = self.write(*messages, worker=worker, tickets=tickets)
         self.driver.hear(data)
         return data
+
+    def write(self, *messages: Message, worker: int = 1, tickets: Sequence[Ticket] = ()) -> bytes:
+        """A letter, which may be lost on its way."""
+        self.letters += 1
+        part = Part(worker, list(messages), list(tickets)).encoded()
+        return letter(self.name, self.letters, [part])
 
     def ends(self, item: Item, value: object = None, status: int = DONE) -> bytes:
         packed = value if isinstance(value, Packed) else pack(value, "a result")
@@ -107,10 +130,18 @@ class Run:
         """All orders, by worker; their numbers must go on one by one."""
         place = self.driver.place
         place.give_out()
-        mine = [order for order in self.driver.queue.orders if order[0] == self.name]
+        mine = [
+            order
+            for order in self.driver.queue.orders
+            if order[0] == self.name and order[1] != UNNUMBERED
+        ]
         assert [number for _, number, _ in mine] == list(range(1, len(mine) + 1))
         return [(part.worker, message) for _, _, got in mine for part in got
                 for message in part.messages]  # fmt: skip
+
+    def times_told_to_begin_anew(self) -> int:
+        anew = [Part(0, [("anew",)], [])]
+        return self.driver.queue.orders.count((self.name, UNNUMBERED, anew))
 
 
 class Driver:
@@ -541,19 +572,46 @@ def test_right_after_redis_was_away_no_run_is_lost(driver: Driver, run: Run) -> 
     assert "run-1" in driver.place.runs
 
 
-def test_a_run_that_was_taken_for_lost_and_is_not_still_hears_its_orders(
-    driver: Driver, run: Run
-) -> None:
-    """It had read order 1, and took another order 1 for that one, sent again."""
+def test_a_run_that_was_taken_for_lost_and_is_not_begins_anew(driver: Driver, run: Run) -> None:
+    """What it holds is held for nobody: its actors are dead, and nobody answers its questions."""
     _, item = driver.actor()
     run.begins(item, worker=3)
-    had = len(run.told())
     driver.wait(RUN_SILENT_S + 1)
-    assert run.told()[had:] == [(3, ("end",))], "its actor is dead, whatever it thinks"
-    number, _ = driver.pushed_call()
-    run.say(("started", [number]), worker=5)
-    driver.core.cancel(number, force=False)
-    assert run.told()[had + 1 :] == [(5, ("tell", ("x", number)))]
+    assert run.times_told_to_begin_anew() == 1, "it reads that when it wakes up"
+    number, item = driver.pushed_call()
+    driver.wait(2)
+    run.ends(item, "too late")
+    run.ends(item, "too late")
+    assert run.times_told_to_begin_anew() == 2, "should Redis have forgotten the first"
+    assert not driver.is_over(number)
+    Run(driver, "run-2").ends(item, "in time")
+    assert driver.result(number) == "in time"
+
+
+def test_nothing_is_read_before_a_letter_that_is_missing(driver: Driver, run: Run) -> None:
+    """Redis has lost its last second."""
+    first, item = driver.pushed_call()
+    second, other = driver.pushed_call()
+    run.say(("alive",), worker=0)
+    lost = run.write(("over", item.number, 0, DONE, [pack(1, "it").data], None))
+    behind = run.ends(other, 2)
+    assert not driver.is_over(second)
+    assert run.told() == [(0, ("repeat", 1))]
+    run.say(("alive",), worker=0)
+    assert len(run.told()) == 1, "once, for what comes meanwhile"
+    driver.hear(lost)
+    driver.hear(behind)
+    assert driver.result(first) == 1
+    assert driver.result(second) == 2
+
+
+def test_so_are_the_first_ones_of_a_run(driver: Driver, run: Run) -> None:
+    _, item = driver.actor()
+    hello = run.write(("hello", item.number, 99, "node"), worker=3)
+    run.say(("alive",), worker=0)
+    assert run.told() == [(0, ("repeat", 0))]
+    driver.hear(hello)
+    assert [(worker, order[0]) for worker, order in run.told()[1:]] == [(3, "pass")] * 2
 
 
 # What Redis has forgotten
@@ -574,6 +632,45 @@ def test_what_nobody_is_known_to_run_is_pushed_again(driver: Driver, run: Run) -
     driver.place.push_again()
     assert driver.newly_pushed() == []
     assert driver.is_over(done)
+
+
+def test_orders_are_sent_again_and_once_more_if_asked_for(driver: Driver, run: Run) -> None:
+    _, item = driver.actor()
+    run.begins(item, worker=3)
+    run.told()
+    sent = list(driver.queue.orders)
+    assert sent
+    driver.queue.orders.clear()
+    driver.place.push_again()
+    assert driver.queue.orders == sent
+    driver.queue.orders.clear()
+    run.say(("missed", 0), worker=0)
+    assert driver.queue.orders == sent
+
+
+def test_an_order_that_is_on_its_way_is_repeated_when_it_is_there(driver: Driver, run: Run) -> None:
+    """The run did not read it, as one before was missing."""
+    _, item = driver.actor()
+    driver.queue.is_slow = True
+    run.begins(item, worker=3)
+    driver.place.give_out()
+    run.say(("missed", 0), worker=0)
+    assert [number for _, number, _ in driver.queue.orders] == [1]
+    driver.queue.arrive()
+    assert [number for _, number, _ in driver.queue.orders] == [1, 1]
+
+
+def test_a_run_that_misses_what_is_not_kept_any_more_begins_anew(driver: Driver, run: Run) -> None:
+    actor, item = driver.actor()
+    run.begins(item, worker=3)
+    method = driver.method(actor)
+    run.told()
+    for _ in range(5):
+        driver.wait(LOSABLE_S)
+        run.say(("alive",), worker=0)
+    run.say(("missed", 0), worker=0)
+    assert run.times_told_to_begin_anew() == 1
+    assert isinstance(driver.result(method), ActorDied)
 
 
 def test_what_a_lost_run_had_is_pushed_again_as_well(driver: Driver, run: Run) -> None:

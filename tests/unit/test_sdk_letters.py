@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from gridcore.sdk.blobs import Blob, seal
-from gridcore.sdk.grid import letters
+from gridcore.sdk.grid import kept, letters
+from gridcore.sdk.grid.kept import LOSABLE_S
 from gridcore.sdk.grid.keys import JobKeys
 from gridcore.sdk.grid.letters import RETRY_S, Command, Letters
 from gridcore.sdk.grid.messages import Part, Ticket, read_letter
@@ -21,7 +22,16 @@ class PostOffice:
     """Letters, and a Redis that answers when the test says so."""
 
     def __init__(self) -> None:
-        self.letters = Letters("run", KEYS, send=self._send, later=self._later)
+        self.clock = 1000.0
+        self.lost = 0
+        self.letters = Letters(
+            "run",
+            KEYS,
+            send=self._send,
+            later=self._later,
+            now=lambda: self.clock,
+            on_lost=self._is_lost,
+        )
         self.asked: list[tuple[Command, Callable[[Any], None]]] = []
         self.timers: list[tuple[float, Callable[[], None]]] = []
         self.done: list[str] = []
@@ -31,6 +41,9 @@ class PostOffice:
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
         self.timers.append((seconds, call))
+
+    def _is_lost(self) -> None:
+        self.lost += 1
 
     def write(self, *words: str, values: list[tuple[Ticket, Blob]] | None = None) -> None:
         for word in words:
@@ -181,6 +194,78 @@ def test_a_letter_has_its_size_and_the_rest_goes_with_the_next(
     assert [word for _, part in sent for word in part] == words
     assert max(len(part) for _, part in sent) <= 3
     assert office.done == ["all are there"]
+
+
+def sent(office: PostOffice, *words: str) -> None:
+    """Each in a letter of its own, which arrives."""
+    for word in words:
+        office.write(word)
+        office.flush()
+        office.deliver()
+        office.drop_expiries()
+
+
+def test_what_the_driver_misses_comes_again_before_what_is_new() -> None:
+    office = PostOffice()
+    sent(office, "a", "b", "c")
+    office.letters.repeat(1)
+    office.write("new")
+    assert [office.deliver() for _ in range(3)] == [(2, ["b"]), (3, ["c"]), (4, ["new"])]
+    assert office.letters.are_all_there
+    assert office.asked == []
+
+
+def test_so_does_the_one_that_is_under_way() -> None:
+    """It comes to a driver that misses one before, and is not read."""
+    office = PostOffice()
+    sent(office, "a")
+    office.write("b")
+    office.flush()
+    office.letters.repeat(0)
+    assert [office.deliver() for _ in range(3)] == [(2, ["b"]), (1, ["a"]), (2, ["b"])]
+    assert office.asked == []
+
+
+def test_large_values_come_again_with_their_letter() -> None:
+    office = PostOffice()
+    office.write("a", values=[large_value("v", 3)])
+    office.flush()
+    office.answer()
+    office.deliver()
+    office.drop_expiries()
+    office.letters.repeat(0)
+    assert office.commands == ["HSET"]
+    office.answer()
+    assert office.deliver() == (1, ["a"])
+
+
+def test_letters_are_kept_as_long_as_redis_may_lose_them() -> None:
+    office = PostOffice()
+    sent(office, "a")
+    office.clock += 100 * LOSABLE_S
+    sent(office, "b")  # nobody knows whether Redis was there meanwhile
+    office.letters.repeat(0)
+    assert [office.deliver() for _ in range(2)] == [(1, ["a"]), (2, ["b"])]
+    office.clock += 5
+    sent(office, "c")
+    office.letters.repeat(0)
+    assert office.asked == []
+    assert office.lost == 1
+    office.letters.repeat(1)
+    assert [office.deliver() for _ in range(2)] == [(2, ["b"]), (3, ["c"])]
+
+
+def test_what_takes_much_memory_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "MOST_BYTES", 1000)
+    office = PostOffice()
+    office.write("a", values=[large_value("v", 2000)])
+    office.flush()
+    office.answer()
+    office.deliver()
+    office.drop_expiries()
+    office.letters.repeat(0)
+    assert office.asked == []
+    assert office.lost == 1
 
 
 def test_after_the_first_letter_the_streams_have_an_end() -> None:

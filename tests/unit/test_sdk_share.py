@@ -14,10 +14,22 @@ from typing import Any
 
 import pytest
 
+from gridcore.sdk.grid import fetched
 from gridcore.sdk.grid import share as grid_share
+from gridcore.sdk.grid.kept import LOSABLE_S
 from gridcore.sdk.grid.keys import JobKeys
 from gridcore.sdk.grid.letters import Command
-from gridcore.sdk.grid.messages import ACTOR, CALL, LATE, PYTHON, Item, Part, Ticket, read_letter
+from gridcore.sdk.grid.messages import (
+    ACTOR,
+    CALL,
+    LATE,
+    PYTHON,
+    UNNUMBERED,
+    Item,
+    Part,
+    Ticket,
+    read_letter,
+)
 from gridcore.sdk.grid.resp import ReplyError
 from gridcore.sdk.grid.share import STARTED_AFTER_S, STOP_GRACE_S, STUCK_S, Share, Worker
 from gridcore.sdk.grid.versions import function_field
@@ -122,6 +134,7 @@ class Container:
         self.given_back: list[str] = []
         self.timers: list[Callable[[], None]] = []
         self._orders = 0
+        self.given_up = False
         self.share = Share("job", "run", KEYS, self)
 
     # Outside
@@ -156,6 +169,10 @@ class Container:
 
     def give_back(self, place: str) -> None:
         self.given_back.append(place)
+
+    def give_up(self, share: Share) -> None:
+        share.begin_anew()
+        self.given_up = True
 
     # What tests do
 
@@ -567,6 +584,10 @@ def test_what_cannot_run_here_is_refused(
     container.hash[function_field(FUNCTION)] = function_needing(packages)
     container.hold("XADD")
     container.take(1, **about)
+    if told == "missing":
+        assert container.share.is_idle is False, "whoever had put it there may do so again"
+        container.clock += LOSABLE_S
+        container.ring()
     assert container.done == []
     container.let_through()
     ((kind, number, why, _),) = container.heard()
@@ -575,6 +596,18 @@ def test_what_cannot_run_here_is_refused(
     assert container.done == ["item-1-0"]
     assert container.workers == []
     assert container.share.is_idle
+
+
+def test_what_comes_late_is_waited_for(container: Container) -> None:
+    """Redis had lost its last second."""
+    del container.hash[function_field(FUNCTION)]
+    container.take(1, **LARGE)
+    container.hash[function_field(FUNCTION)] = function_needing({})
+    container.ring()
+    assert container.workers == []
+    container.hash["v:0"] = b"value"
+    container.ring()
+    assert container.worker().calls() == [1]
 
 
 # Large values
@@ -610,7 +643,7 @@ def test_a_value_that_two_calls_fetched_counts_once(
 ) -> None:
     """It counted twice and was let go once: little by little there was no room for any, and then
     an error that ended the container."""
-    monkeypatch.setattr(grid_share, "MEMORY_FOR_VALUES", 7)
+    monkeypatch.setattr(fetched, "MEMORY_FOR_VALUES", 7)
     container.hash["v:0"] = b"large"
     worker = container.at_work(1)
     container.hold("HGET")
@@ -627,7 +660,7 @@ def test_a_value_that_two_calls_fetched_counts_once(
 def test_the_oldest_values_are_let_go_when_there_are_too_many(
     container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grid_share, "MEMORY_FOR_VALUES", 12)
+    monkeypatch.setattr(fetched, "MEMORY_FOR_VALUES", 12)
     worker = container.with_short_calls()
     for number, name in enumerate("uvwu", 1):
         container.hash[f"{name}:0"] = b"large"
@@ -657,7 +690,38 @@ def test_an_order_that_is_sent_again_is_not_obeyed_again(container: Container) -
     for number in (1, 1, 2, 1, 2):
         container.share.on_order(number, [part])
     assert worker.told() == [("x", 1), ("x", 1)]
-    assert container.share.last_order == 2
+
+
+def test_no_order_is_obeyed_before_one_that_is_missing(container: Container) -> None:
+    worker = container.at_work(1)
+    container.heard()
+    first, second = (Part(worker.number, [("tell", ("x", n))], []) for n in (1, 2))
+    container.share.on_order(2, [second])
+    container.share.on_order(2, [second])
+    assert container.heard() == [("missed", 0)], "asked for once"
+    assert worker.told() == []
+    container.share.on_order(1, [first])
+    container.share.on_order(2, [second])
+    assert worker.told() == [("x", 1), ("x", 2)]
+
+
+def test_a_driver_that_misses_letters_gets_them_again(container: Container) -> None:
+    worker = container.at_work(1)
+    worker.ends(1)
+    told = container.heard()
+    container.order(("repeat", 0))
+    assert container.heard() == told
+
+
+def test_a_share_that_has_lost_touch_gives_back_what_it_has(container: Container) -> None:
+    worker = container.at_work(1)
+    container.heard()
+    container.share.on_order(UNNUMBERED, [Part(0, [("anew",)], [])])
+    assert container.given_up
+    assert container.given_back == ["item-1-0"]
+    assert container.done == []
+    assert container.killed == [worker.number]
+    assert container.heard() == [], "its driver takes it for gone"
 
 
 def test_an_order_for_a_worker_that_is_gone_is_nobodys(container: Container) -> None:
@@ -696,6 +760,8 @@ def test_a_worker_whose_values_are_gone_ends_as_it_would_wait_for_ever(
 ) -> None:
     worker = container.actor()
     container.order(("pass", ("m", 1, (0, 5))), worker.number, [("gone", 5)])
+    container.clock += LOSABLE_S
+    container.ring()
     assert container.killed == [worker.number]
 
 

@@ -42,6 +42,9 @@ class FakeRun:
     def kill(self, number: int) -> None: ...
     def write(self, worker: Worker, out: Outgoing) -> None: ...
     def is_done(self, place: str) -> None: ...
+    def give_up(self, share: Share) -> None:
+        raise AssertionError(share)
+
     def give_back(self, place: str) -> None: ...
 
     def answer(self, field: str, reply: bytes) -> int:
@@ -60,7 +63,7 @@ def call(number: int, value: str) -> Item:
 def test_a_value_that_several_calls_take_at_once_comes_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gridcore.sdk.grid.share.MEMORY_FOR_VALUES", 25)
+    monkeypatch.setattr("gridcore.sdk.grid.fetched.MEMORY_FOR_VALUES", 25)
     run = FakeRun()
     share = Share("job", "run", JobKeys("q", "job"), run)
     for place, value in enumerate("abcabc"):

@@ -13,9 +13,11 @@ from gridcore.sdk.blobs import Blob
 from gridcore.sdk.driver.core import Core
 from gridcore.sdk.driver.engine import LOOK_EVERY, DriverEngine
 from gridcore.sdk.engine import Arguments, Exported
-from gridcore.sdk.errors import NotConnected
+from gridcore.sdk.errors import NotConnected, ObjectLost
+from gridcore.sdk.grid.fetched import RETRY_S
 from gridcore.sdk.grid.guests import Guest, not_reachable
 from gridcore.sdk.grid.hub import Task
+from gridcore.sdk.grid.kept import LOSABLE_S
 from gridcore.sdk.grid.messages import Ticket
 from gridcore.sdk.grid.own_code import OwnCode
 from gridcore.sdk.grid.place import GridPlace
@@ -136,15 +138,20 @@ class GridEngine(DriverEngine):
         return StoredBlob(ticket, fetch=self._fetch, drop=self._dropped.append)
 
     def _fetch(self, ticket: Ticket) -> Blob:
-        found: list[Blob | Exception] = []
-        with self._lock:
+        until = time.monotonic() + LOSABLE_S
+        while True:
+            found: list[Blob | Exception] = []
+            with self._lock:
+                self._check()
+                self._store.fetch(ticket, found.append)
+            self._pump.run_until(lambda: bool(found) or self._is_closed, None)  # noqa: B023
             self._check()
-            self._store.fetch(ticket, found.append)
-        self._pump.run_until(lambda: bool(found) or self._is_closed, None)
-        self._check()
-        if isinstance(found[0], Exception):
-            raise found[0]
-        return found[0]
+            if isinstance(found[0], Blob):
+                return found[0]
+            if not isinstance(found[0], ObjectLost) or time.monotonic() >= until:
+                raise found[0]
+            # If Redis has lost it just now, whoever had put it there does so again.
+            self._pump.run_until(lambda: self._is_closed, RETRY_S)
 
     def _find_elsewhere(self, job: str, number: int) -> int:
         guest = self._guests.get(job)

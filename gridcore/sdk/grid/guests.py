@@ -16,7 +16,7 @@ from gridcore.sdk.driver.pump import Poller
 from gridcore.sdk.errors import GridError, ObjectLost
 from gridcore.sdk.grid.keys import BEAT_S, JobKeys
 from gridcore.sdk.grid.link import Link
-from gridcore.sdk.grid.messages import Part, Ticket, letter, read_order
+from gridcore.sdk.grid.messages import UNNUMBERED, Part, Ticket, letter, read_order
 from gridcore.sdk.grid.resp import ReplyError
 from gridcore.sdk.grid.values import fields_of, joined
 from gridcore.sdk.outcomes import packed_error
@@ -49,7 +49,7 @@ class Guest:
     def ask(self, number: int, settle: Settle) -> None:
         token = next(self._tokens)
         self._asked[token] = settle
-        self._tell(token, ("fetch", token, number))
+        self._tell(("fetch", token, number))
         self.look(time.monotonic())
 
     def look(self, now: float) -> None:
@@ -71,8 +71,8 @@ class Guest:
                 self._poller.forget(link.fileno())
                 link.close()
 
-    def _tell(self, number: int, message: tuple[Any, ...]) -> None:
-        data = letter(self._name, number, [Part(0, [message], []).encoded()])
+    def _tell(self, message: tuple[Any, ...]) -> None:
+        data = letter(self._name, UNNUMBERED, [Part(0, [message], []).encoded()])
 
         def answered(reply: Any) -> None:
             if isinstance(reply, ReplyError):

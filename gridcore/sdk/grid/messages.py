@@ -1,7 +1,7 @@
 """What travels between driver and runners: marshalled tuples, as between a driver and its workers.
 
 An *item* is a call or the start of an actor, in the task's queue. A *letter* is what a run tells a
-driver, an *order* what a driver tells a run; both are numbered, and may come again.
+driver, an *order* what a driver tells a run; both are numbered, and may come again (see `runs`).
 
 Messages of worker processes go through unread. Where one of those has a descriptor, a packed value
 here has its place in a list of *tickets*, which say where the value is in the store.
@@ -82,6 +82,10 @@ class Part:
 
 MOST_BYTES = 8 * 1024 * 1024
 """Of one letter or order, apart from its last part."""
+
+
+UNNUMBERED = 0
+"""Of a letter or an order that is read whatever came before it."""
 
 
 def letter(run: str, number: int, parts: list[bytes]) -> bytes:

@@ -1,9 +1,9 @@
 """Where calls run on a grid: each is an item that some container takes, has run, and answers.
 
 A call is *pushed* until its result is here, wherever it may be by then; what comes for a call that
-is over is dropped. A *run* is a container at work for this driver. It is known from its first
-letter on, and taken for gone after RUN_SILENT_S without any: what it held is let go then, its
-actors have died, and its calls come back by themselves, since their items were only leased to it.
+is over is dropped. A *run* is a container at work for this driver. When it is lost, what
+it held is let go, its actors have died, and its calls come back by themselves, since their items
+were only leased to it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -26,8 +25,8 @@ from gridcore.sdk.errors import (
     VersionMismatch,
     WorkerDied,
 )
-from gridcore.sdk.grid import messages
-from gridcore.sdk.grid.messages import ACTOR, CALL, LATE, PYTHON, Item, Part, Ticket
+from gridcore.sdk.grid.messages import ACTOR, CALL, LATE, PYTHON, Item, Part, Ticket, read_letter
+from gridcore.sdk.grid.runs import GridWorker, Run, Runs, SendsOrders
 from gridcore.sdk.grid.values import StoredBlob
 from gridcore.sdk.outcomes import packed_error
 from gridcore.sdk.packing import Packed
@@ -51,56 +50,31 @@ DROP_WITHIN_S = 2.0
 
 DRIVERS_NODE = "driver"
 
-RUN_SILENT_S = 45.0
-"""More than a node's lease, after which its items come back."""
-
 
 _log = logging.getLogger("gridcore")
 
 
-class Sends(Protocol):
+class Sends(SendsOrders, Protocol):
     """What a place needs of the store."""
 
     def push(self, items: Sequence[bytes], *, first: bool = False) -> None: ...
     def take_back(self, item: bytes, then: Callable[[], None]) -> None: ...
-    def order(self, run: str, data: bytes, then: Callable[[], None]) -> None: ...
     def put_function(self, exported: Exported) -> None: ...
     def close(self) -> None: ...
-
-
-class GridWorker(Peer):
-    """A worker process in some container: a seat of calls, or an actor."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.run: str | None = None
-        """None until it has said hello."""
-        self.worker = 0
-        """Its number in the run."""
-        self.node = ""
-
-
-class _Run:
-    def __init__(self, now: float, orders: int) -> None:
-        self.heard_at = now
-        self.last_letter = 0
-        self.orders = orders
-        self.parts: deque[bytes] = deque()
-        self.is_ordering = False
-        """An order is on its way. There is one at a time: should Redis refuse it for a while, none
-        is to be there before it."""
-        self.peers: dict[int, GridWorker] = {}
-        """Those that have said something besides results."""
-        self.started: dict[int, int] = {}
-        """Calls that run there for a while already, and in which of its workers."""
-        self.trusted: set[int] = set()
-        """Those of them that were not pushed again, as they are at work there."""
 
 
 class _Pushed:
     """A call or an actor that some container is to take, or has taken."""
 
-    __slots__ = ("attempt", "call", "has_begun", "is_first", "item", "may_come_twice", "peer")
+    __slots__ = (
+        "attempt",
+        "call",
+        "has_begun",
+        "is_first",
+        "item",
+        "may_come_twice",
+        "peer",
+    )
 
     def __init__(
         self,
@@ -172,11 +146,7 @@ class GridPlace:
         self._waiting = self._waiting_bytes = 0
         """Of those, the ones that are not known to have begun."""
         self._peers = itertools.count(1)
-        self._runs: dict[str, _Run] = {}
-        self._lost_runs: dict[str, int] = {}
-        """How many orders they have had, should one still be there: its next one has that number
-        plus one."""
-        self._to_order: dict[str, _Run] = {}
+        self._runs = Runs(store, now=now, on_lost=self._on_lost)
         self._dropped: dict[int, tuple[float, CallRecord]] = {}
         """Cancelled, and not known to have stopped; until when that is waited for."""
 
@@ -211,8 +181,8 @@ class GridPlace:
         # In the queue, with a node, or with a run that has said nothing of it yet: who has it says
         # when it is over. Who has it in stock while all its containers are busy does not for long.
         self._store.take_back(pushed.item, lambda: self._is_dropped(call))
-        for name in self._runs:
-            self._order(name, Part(0, [("forget", call.number)], []))
+        for name in self._runs.known:
+            self._runs.order(name, Part(0, [("forget", call.number)], []))
         self._dropped[call.number] = (self._now() + DROP_WITHIN_S, call)
         return False
 
@@ -230,7 +200,7 @@ class GridPlace:
         return min((deadline for deadline, _ in self._dropped.values()), default=None)
 
     def where(self, call: CallRecord) -> GridWorker | None:
-        for name, run in self._runs.items():
+        for name, run in self._runs.known.items():
             worker = run.started.get(call.number)
             if worker is not None:
                 return self._peer(name, run, worker)
@@ -255,7 +225,7 @@ class GridPlace:
                 break
             if items:
                 self._store.push(items, first=first)
-        self._send_orders()
+        self._runs.send_orders()
 
     def _item_of(self, call: CallRecord, *, is_first: bool) -> bytes:
         call.state = SENT
@@ -306,10 +276,12 @@ class GridPlace:
 
     def push_again(self) -> None:
         """Redis may have lost items, or runners have dropped them: what runs twice counts once."""
-        for run in self._runs.values():
+        self._runs.send_again()
+        for run in self._runs.known.values():
             run.trusted = set(run.started)
-        at_work = {number for run in self._runs.values() for number in run.started}
+        at_work = {number for run in self._runs.known.values() for number in run.started}
         for number, pushed in list(self._pushed.items()):
+            pushed.may_come_twice = pushed.peer is not None
             if pushed.call is not None:
                 self._store.put_function(pushed.call.exported)
                 if number not in at_work:
@@ -352,7 +324,7 @@ class GridPlace:
     def end(self, peer: Peer) -> None:
         assert isinstance(peer, GridWorker)
         if peer.run is not None:
-            self._order(peer.run, Part(peer.worker, [("end",)], []))
+            self._runs.order(peer.run, Part(peer.worker, [("end",)], []))
             return
         pushed = self._forget(peer.number)
         if pushed is not None:
@@ -364,12 +336,12 @@ class GridPlace:
         if peer.run is None:
             self.end(peer)
         else:
-            self._order(peer.run, Part(peer.worker, [("leave",)], []))
+            self._runs.order(peer.run, Part(peer.worker, [("leave",)], []))
 
     def tell(self, peer: Peer, message: Message) -> None:
         assert isinstance(peer, GridWorker)
         if peer.run is not None:
-            self._order(peer.run, Part(peer.worker, [("tell", message)], []))
+            self._runs.order(peer.run, Part(peer.worker, [("tell", message)], []))
 
     def outgoing(self) -> GridOutgoing:
         return GridOutgoing()
@@ -378,49 +350,19 @@ class GridPlace:
         assert isinstance(peer, GridWorker)
         assert isinstance(out, GridOutgoing)
         if peer.run is not None:
-            self._order(peer.run, Part(peer.worker, [("pass", *out.messages)], out.tickets))
-
-    def _order(self, name: str, part: Part) -> None:
-        run = self._runs.get(name)
-        if run is not None:
-            run.parts.append(part.encoded())
-            self._to_order[name] = run
-
-    def _send_orders(self) -> None:
-        to_order, self._to_order = self._to_order, {}
-        for name, run in to_order.items():
-            if not run.is_ordering:
-                self._send_order(name, run)
-
-    def _send_order(self, name: str, run: _Run) -> None:
-        parts: list[bytes] = []
-        size = 0
-        while run.parts and size < messages.MOST_BYTES:
-            parts.append(run.parts.popleft())
-            size += len(parts[-1])
-
-        def is_there() -> None:
-            run.is_ordering = False
-            if run.parts and self._runs.get(name) is run:
-                self._to_order[name] = run
-
-        run.is_ordering = True
-        run.orders += 1
-        self._store.order(name, messages.order(run.orders, parts), is_there)
+            self._runs.order(peer.run, Part(peer.worker, [("pass", *out.messages)], out.tickets))
 
     # What they say
 
     def on_letter(self, data: bytes) -> None:
-        name, number, parts = messages.read_letter(data)
-        run = self._runs.get(name)
-        if run is None:
-            run = self._runs[name] = _Run(self._now(), self._lost_runs.pop(name, 0))
+        name, number, parts = read_letter(data)
+        is_new = name not in self._runs.known
+        run = self._runs.hear(name, number)
+        if is_new:
             for dropped in self._dropped:
-                self._order(name, Part(0, [("forget", dropped)], []))
-        run.heard_at = self._now()
-        if number <= run.last_letter:
-            return  # it was sent again
-        run.last_letter = number
+                self._runs.order(name, Part(0, [("forget", dropped)], []))
+        if run is None:
+            return
         for part in parts:
             beside: list[Any] = [self._stored(ticket) for ticket in part.tickets]
             for message in part.messages:
@@ -430,7 +372,7 @@ class GridPlace:
                     _log.exception("a message of the grid's containers led to an error")
 
     def _handle(
-        self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
+        self, name: str, run: Run, worker: int, message: Message, beside: list[Any]
     ) -> None:
         handler = _HANDLERS.get(message[0])
         if handler is not None:
@@ -438,7 +380,7 @@ class GridPlace:
         else:
             self._on_message(self._peer(name, run, worker), message, beside)
 
-    def _peer(self, name: str, run: _Run, worker: int) -> GridWorker:
+    def _peer(self, name: str, run: Run, worker: int) -> GridWorker:
         peer = run.peers.get(worker)
         if peer is None:
             peer = run.peers[worker] = GridWorker(worker)
@@ -446,7 +388,7 @@ class GridPlace:
         return peer
 
     def _on_over(
-        self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
+        self, name: str, run: Run, worker: int, message: Message, beside: list[Any]
     ) -> None:
         del name, worker
         _, number, attempt, status, wires, refs = message
@@ -478,7 +420,7 @@ class GridPlace:
         self._core.stopped(call)
 
     def _on_died(
-        self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
+        self, name: str, run: Run, worker: int, message: Message, beside: list[Any]
     ) -> None:
         del name, worker, beside
         _, number, attempt, pid, how, is_out_of_memory = message
@@ -491,7 +433,7 @@ class GridPlace:
             self._core.lost(pushed.call, error)
 
     def _on_refused(
-        self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
+        self, name: str, run: Run, worker: int, message: Message, beside: list[Any]
     ) -> None:
         """The container cannot run what this driver sends."""
         del name, run, worker, beside
@@ -508,19 +450,19 @@ class GridPlace:
             self._core.actors.fail_start(pushed.peer, error(tried, cause=why, next_step=next_step))
 
     def _on_started(
-        self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
+        self, name: str, run: Run, worker: int, message: Message, beside: list[Any]
     ) -> None:
         del beside
         for number in message[1]:
             pushed = self._pushed.get(number)
             if pushed is None or (pushed.call is not None and pushed.call.ends_as is not None):
-                self._order(name, Part(worker, [("tell", ("x", number))], []))
+                self._runs.order(name, Part(worker, [("tell", ("x", number))], []))
             else:
                 run.started[number] = worker
                 self._has_begun(pushed, True)
 
     def _on_hello(
-        self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
+        self, name: str, run: Run, worker: int, message: Message, beside: list[Any]
     ) -> None:
         _, token, pid, node = message
         pushed = self._pushed.get(token)
@@ -534,7 +476,7 @@ class GridPlace:
                 self._lose_worker(peer, f"was lost with its node ({peer.run})")
             peer = None
         if pushed is None or peer is None:
-            self._order(name, Part(worker, [("end",)], []))
+            self._runs.order(name, Part(worker, [("end",)], []))
             return
         self._has_begun(pushed, True)
         peer.run, peer.worker, peer.node = name, worker, node
@@ -542,7 +484,7 @@ class GridPlace:
         self._on_message(peer, ("hello", pid), beside)
 
     def _on_exit(
-        self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
+        self, name: str, run: Run, worker: int, message: Message, beside: list[Any]
     ) -> None:
         del name, beside
         _, code, token = message
@@ -555,7 +497,7 @@ class GridPlace:
             self._gone(peer, how_it_ended(code, peer.end))
 
     def _on_fetch(
-        self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
+        self, name: str, run: Run, worker: int, message: Message, beside: list[Any]
     ) -> None:
         """Another program asks for a value."""
         del run, worker, beside
@@ -567,7 +509,9 @@ class GridPlace:
             if packed.refs:
                 packed, is_error = packed_error(_HAS_REFERENCES), True
             out = GridOutgoing()
-            self._order(name, Part(0, [("value", token, is_error, out.wire(packed))], out.tickets))
+            self._runs.order(
+                name, Part(0, [("value", token, is_error, out.wire(packed))], out.tickets)
+            )
             core.objects.release((number,))
 
         core.objects.hold((number,))
@@ -577,24 +521,24 @@ class GridPlace:
             answer()
 
     def _on_ended(
-        self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
+        self, name: str, run: Run, worker: int, message: Message, beside: list[Any]
     ) -> None:
         """It took us for gone, and has dropped what it had of us. What it only had in stock is
         pushed again with our next sign of life."""
         del worker, message, beside
-        self._lose(name, run, "was ended: this driver had not been heard of for too long")
+        self._runs.lose(name, "was ended: this driver had not been heard of for too long")
         for number in run.trusted:
             pushed = self._pushed.get(number)
             if pushed is not None:
                 self._store.push([pushed.item], first=pushed.is_first)
 
     def _on_alive(
-        self, name: str, run: _Run, worker: int, message: Message, beside: list[Any]
+        self, name: str, run: Run, worker: int, message: Message, beside: list[Any]
     ) -> None:
         """No more than that."""
 
     def _gone(self, peer: GridWorker, how: str) -> None:
-        run = self._runs.get(peer.run or "")
+        run = self._runs.known.get(peer.run or "")
         if run is not None:
             run.peers.pop(peer.worker, None)
         if peer.actor is not None:
@@ -602,30 +546,29 @@ class GridPlace:
             self._core.actors.on_exit(peer, how)
         self._core.peer_gone(peer)
 
+    def _on_missed(
+        self, name: str, run: Run, worker: int, message: Message, beside: list[Any]
+    ) -> None:
+        del worker, beside
+        self._runs.missed(name, run, message[1])
+
     def look_for_lost_runs(self, heard_at: float, since: float) -> None:
-        """`heard_at`: until when letters would have come here; `since`: since when, as nobody can
-        be heard while Redis is away."""
-        for name, run in list(self._runs.items()):
-            if heard_at - max(run.heard_at, since) > RUN_SILENT_S:
-                self._lose(name, run, "was lost with its node")
+        """See Runs.look."""
+        self._runs.look(heard_at, since)
 
     def _lose_worker(self, peer: GridWorker, how: str) -> None:
         """Nothing is heard of it. If it lives all the same, its actor does not any more."""
         if peer.actor is not None and peer.run is not None:
-            self._order(peer.run, Part(peer.worker, [("end",)], []))
+            self._runs.order(peer.run, Part(peer.worker, [("end",)], []))
         self._gone(peer, how)
 
-    def _lose(self, name: str, run: _Run, how: str) -> None:
+    def _on_lost(self, name: str, run: Run, how: str) -> None:
+        del name
         for peer in list(run.peers.values()):
-            self._lose_worker(peer, how)
+            self._gone(peer, how)
         for number in run.started:
             if number in self._pushed:
                 self._has_begun(self._pushed[number], False)
-        del self._runs[name]
-        if run.parts and not run.is_ordering:
-            self._send_order(name, run)
-        self._to_order.pop(name, None)
-        self._lost_runs[name] = run.orders
 
     def on_dead_letter(self, item: Item, why: str, *, is_out_of_memory: bool) -> None:
         """The fleet has given it up: containers died of it, or with it, too often."""
@@ -642,7 +585,7 @@ class GridPlace:
     @property
     def runs(self) -> Sequence[str]:
         """Containers at work for this driver."""
-        return tuple(self._runs)
+        return tuple(self._runs.known)
 
     @property
     def is_waiting(self) -> bool:
@@ -699,7 +642,7 @@ _HAS_REFERENCES = ObjectLost(
 )
 
 
-_HANDLERS: dict[str, Callable[[GridPlace, str, _Run, int, Message, list[Any]], None]] = {
+_HANDLERS: dict[str, Callable[[GridPlace, str, Run, int, Message, list[Any]], None]] = {
     "over": GridPlace._on_over,
     "died": GridPlace._on_died,
     "refused": GridPlace._on_refused,
@@ -709,5 +652,6 @@ _HANDLERS: dict[str, Callable[[GridPlace, str, _Run, int, Message, list[Any]], N
     "exit": GridPlace._on_exit,
     "alive": GridPlace._on_alive,
     "ended": GridPlace._on_ended,
+    "missed": GridPlace._on_missed,
     "fetch": GridPlace._on_fetch,
 }

@@ -175,6 +175,14 @@ class Runner:
 
     def _end_share(self, share: Share) -> None:
         share.end()
+        self._drop(share)
+
+    def give_up(self, share: Share) -> None:
+        if self._shares.get(share.job) is share:
+            share.begin_anew()
+            self._drop(share)
+
+    def _drop(self, share: Share) -> None:
         del self._shares[share.job]
         mail = self._mail.pop(share.job)
         self._poller.forget(mail.fileno())

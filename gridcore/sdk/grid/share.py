@@ -21,20 +21,18 @@ from typing import Any, Protocol
 from gridcore.sdk.blobs import Blob
 from gridcore.sdk.context import worker_id_of
 from gridcore.sdk.errors import PayloadTooLarge
+from gridcore.sdk.grid.fetched import Fetched, Function
+from gridcore.sdk.grid.kept import ASK_AGAIN_S
 from gridcore.sdk.grid.keys import JobKeys
 from gridcore.sdk.grid.letters import Command, Letters
-from gridcore.sdk.grid.messages import ACTOR, LATE, PYTHON, Item, Part, Ticket
-from gridcore.sdk.grid.resp import ReplyError
-from gridcore.sdk.grid.values import MOST_BYTES, Names, fields_of, joined
-from gridcore.sdk.grid.versions import function_field, installed, mismatch, without_versions
+from gridcore.sdk.grid.messages import ACTOR, LATE, UNNUMBERED, Item, Part, Ticket
+from gridcore.sdk.grid.values import MOST_BYTES, Names
+from gridcore.sdk.grid.versions import installed, mismatch
 from gridcore.sdk.outcomes import FAILED, STOPPED, packed_error
 from gridcore.sdk.workers.crew import WorkerProcess
 from gridcore.sdk.workers.endings import how_it_ended
 from gridcore.sdk.workers.frames import MAX_FDS, Message, Outgoing
 from gridcore.sdk.workers.scheduler import AHEAD_S, READY, Call, Given, Need, Scheduler, Seat, Wait
-
-MEMORY_FOR_VALUES = 128 * 1024 * 1024
-"""Large values that were fetched, and may be wanted by the next call as well."""
 
 STARTED_AFTER_S = 0.2
 """A call that takes so long is worth a word to the driver: it may be to be stopped."""
@@ -46,8 +44,6 @@ STOP_GRACE_S = 1.0
 """A call that was to stop and has not, as it may be inside C code: its worker is killed."""
 
 MOST_FORGOTTEN = 10_000
-
-RETRY_S = 0.25
 
 
 _WAITS = ("g", "w", "i", "z")
@@ -74,6 +70,9 @@ class Outside(Protocol):
 
     def give_back(self, place: str) -> None:
         """That item, untouched."""
+
+    def give_up(self, share: Share) -> None:
+        """It has lost touch with its driver, and begins anew with the next item."""
 
 
 class Worker:
@@ -129,23 +128,27 @@ class Share:
         self.job = job
         self.keys = keys
         self.order_key = keys.to(run)
-        self.last_order = 0
+        self._last_order = 0
+        self._asked_at = 0.0
+        """For orders that are missing."""
         self.used_at = outside.now()
         self.missing_since: float | None = None
         """Its driver is; None while it is there."""
         self._outside = outside
         self._scheduler = Scheduler(1.0, 1 << 60, ())
-        self._letters = Letters(run, keys, send=outside.send, later=outside.later)
+        self._letters = Letters(
+            run,
+            keys,
+            send=outside.send,
+            later=outside.later,
+            now=outside.now,
+            on_lost=lambda: outside.give_up(self),
+        )
         self._names = Names()
         self._calls: dict[int, RunCall] = {}
         """Items in hand, by the numbers of their calls or actors."""
         self._workers: dict[int, Worker] = {}
-        self._functions: dict[bytes, tuple[bytes, tuple[str, str] | None]] = {}
-        """As pickled, and what of it does not fit here."""
-        self._values: OrderedDict[str, Blob] = OrderedDict()
-        self._values_bytes = 0
-        self._fetching: dict[str, list[Callable[[str, Blob | None], None]]] = {}
-        """Who waits for a value that is on its way: each comes once, however many calls take it."""
+        self._fetched = Fetched(keys, send=outside.send, later=outside.later, now=outside.now)
         self._wanted: dict[int, Wait] = {}
         """Calls that a worker of this run waits for: they may run on top of it."""
         self._deadlines: dict[int, tuple[float, RunCall]] = {}
@@ -197,40 +200,22 @@ class Share:
         if item.number in self._forgotten:
             self._is_stopped(call)
             return
-        self._with_function(item.function, lambda: self._fetch_arguments(call))
+        self._fetched.function(item.function, lambda found: self._has_function(call, found))
 
-    def _with_function(self, function: bytes, then: Callable[[], None]) -> None:
-        if function in self._functions:
-            then()
-            return
-
-        def got(reply: Any) -> None:
-            if isinstance(reply, ReplyError):
-                self._outside.later(RETRY_S, lambda: self._with_function(function, then))
-                return
-            if reply is not None:
-                packages, data = without_versions(reply)
-                self._functions[function] = data, mismatch(PYTHON, packages, installed)
-            then()
-
-        self._outside.send(("HGET", self.keys.values, function_field(function)), got)
-
-    def _fetch_arguments(self, call: RunCall) -> None:
+    def _has_function(self, call: RunCall, function: Function | None) -> None:
         if self._is_over(call):
             return
         item = call.item
-        function = self._functions.get(item.function)
         problem = mismatch(item.python, {}, installed)
         if problem is None and function is not None:
             problem = function[1]
         if problem is not None:
             self._refuse(call, "refused", *problem)
-            return
-        if function is None:
+        elif function is None:
             why = "its function is not in the grid's store any more"
             self._refuse(call, "missing", why, "Call it again")
-            return
-        self._fetch(item.tickets, lambda blobs: self._is_ready(call, blobs))
+        else:
+            self._fetched.values(item.tickets, lambda blobs: self._is_ready(call, blobs))
 
     def _refuse(self, call: RunCall, kind: str, why: str, next_step: str) -> None:
         del self._calls[call.number]
@@ -288,7 +273,7 @@ class Share:
             item = call.item
             if item.function not in worker.functions:
                 worker.functions.add(item.function)
-                out.messages.append(("f", item.function, self._functions[item.function][0]))
+                out.messages.append(("f", item.function, self._fetched.functions[item.function][0]))
             first = len(out.fds)
             for blob in call.blobs:
                 out.fds.append(blob.fd)
@@ -459,15 +444,28 @@ class Share:
     # Orders
 
     def on_order(self, number: int, parts: Sequence[Part]) -> None:
-        if number <= self.last_order:
-            return  # it was sent again
-        self.last_order = number
-        self.used_at = self._outside.now()
+        now = self._outside.now()
+        if number > self._last_order + 1:
+            if now - self._asked_at >= ASK_AGAIN_S:
+                self._asked_at = now
+                self._tell(0, ("missed", self._last_order))
+                self._letters.flush()
+            return
+        if number != UNNUMBERED:
+            if number <= self._last_order:
+                return
+            self._last_order = number
+        self.used_at = now
         for part in parts:
             (message,) = part.messages
             worker = self._workers.get(part.worker)
+            if message[0] == "anew":
+                self._outside.give_up(self)
+                return
             if message[0] == "forget":
                 self._forget(message[1])
+            elif message[0] == "repeat":
+                self._letters.repeat(message[1])
             elif worker is not None and message[0] == "end":
                 self._outside.kill(worker.number)
             elif worker is not None:
@@ -527,62 +525,7 @@ class Share:
             self._obey(worker)
             self.give_out()
 
-        self._fetch(tickets, fetched)
-
-    # Values
-
-    def _fetch(self, tickets: Sequence[Ticket], then: Callable[[list[Blob] | None], None]) -> None:
-        """In their order; None if one is not there any more."""
-        missing = {name: size for name, size in tickets if name not in self._values}
-        found = {name: self._values[name] for name, _ in tickets if name in self._values}
-        if not missing:
-            then([found[name] for name, _ in tickets])
-            return
-        left = len(missing)
-
-        def got(name: str, blob: Blob | None) -> None:
-            nonlocal left
-            left -= 1
-            if blob is not None:
-                found[name] = blob
-            if left == 0:
-                is_whole = all(name in found for name, _ in tickets)
-                then([found[name] for name, _ in tickets] if is_whole else None)
-
-        for ticket in missing.items():
-            waiting = self._fetching.setdefault(ticket[0], [])
-            waiting.append(got)
-            if len(waiting) == 1:
-                self._fetch_one(ticket)
-
-    def _fetch_one(self, ticket: Ticket) -> None:
-        fields = fields_of(ticket)
-        pieces: list[Any] = []
-
-        def got(reply: Any) -> None:
-            pieces.append(reply)
-            if len(pieces) < len(fields):
-                return
-            if any(isinstance(piece, ReplyError) for piece in pieces):
-                self._outside.later(RETRY_S, lambda: self._fetch_one(ticket))
-                return
-            blob = None if None in pieces else joined(ticket, pieces)
-            if blob is not None:
-                self._keep(ticket[0], blob)
-            for then in self._fetching.pop(ticket[0]):
-                then(ticket[0], blob)
-
-        for field in fields:
-            self._outside.send(("HGET", self.keys.values, field), got)
-
-    def _keep(self, name: str, blob: Blob) -> None:
-        if name in self._values:
-            return
-        self._values[name] = blob
-        self._values_bytes += blob.size
-        while self._values_bytes > MEMORY_FOR_VALUES:
-            _, oldest = self._values.popitem(last=False)
-            self._values_bytes -= oldest.size
+        self._fetched.values(tickets, fetched)
 
     # What comes with time
 
@@ -655,15 +598,22 @@ class Share:
 
     def end(self) -> None:
         """Its driver is gone: nothing runs for it any more."""
-        self._has_ended = True
         # Or has it slept? Then it has to know that its calls are not in the queue either.
         self._letters.expire()
         self._tell(0, ("ended",))
         self._letters.flush()
+        self._stop(self._outside.is_done)
+
+    def begin_anew(self) -> None:
+        """Its driver has lost touch with it, and takes it for gone; others may have its calls."""
+        self._stop(self._outside.give_back)
+
+    def _stop(self, settle: Callable[[str], None]) -> None:
+        self._has_ended = True
         for number in list(self._workers):
             self._outside.kill(number)
         for call in self._calls.values():
-            self._outside.is_done(call.place)
+            settle(call.place)
         self._calls.clear()
 
     def flush(self) -> None:

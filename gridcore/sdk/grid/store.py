@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any
@@ -18,6 +18,7 @@ from gridcore.redis_urls import hide_password
 from gridcore.sdk.blobs import Blob
 from gridcore.sdk.driver.pump import Poller
 from gridcore.sdk.engine import Exported
+from gridcore.sdk.grid.kept import LOSABLE_S
 from gridcore.sdk.grid.keys import ALIVE_S, BEAT_S, KEPT_S, JobKeys
 from gridcore.sdk.grid.letters import Command
 from gridcore.sdk.grid.link import Link
@@ -43,6 +44,8 @@ LONGEST_PAUSE_S = 5.0
 
 SLOW_BYTES_PER_S = 125_000
 """What a slow uplink takes."""
+
+MOST_YOUNG_BYTES = 64 * 1024 * 1024
 
 _log = logging.getLogger("gridcore")
 
@@ -89,6 +92,9 @@ class Store:
         self._is_announcing = False
         self._functions: set[bytes] = set()
         self._values_expire = False
+        self._young: OrderedDict[str, tuple[float, Blob]] = OrderedDict()
+        """Values that were put lately, and when: Redis may still lose them."""
+        self._young_bytes = 0
         self._ordered: dict[str, float] = {}
         """Streams of orders, and when their ends were put off."""
 
@@ -173,10 +179,21 @@ class Store:
         longer_s = blob.size // SLOW_BYTES_PER_S
         if longer_s:
             self._send(("EXPIRE", self.keys.alive, ALIVE_S + longer_s))
+        self._put_pieces(ticket, blob)
+        self.flush()
+        self._young[name] = (time.monotonic(), blob)
+        self._young_bytes += blob.size
+        while self._young_bytes > MOST_YOUNG_BYTES:
+            self._grow_up(next(iter(self._young)))
+        return ticket
+
+    def _grow_up(self, name: str) -> None:
+        _, blob = self._young.pop(name)
+        self._young_bytes -= blob.size
+
+    def _put_pieces(self, ticket: Ticket, blob: Blob) -> None:
         for field, piece in zip(fields_of(ticket), pieces_of(blob), strict=True):
             self._put(field, piece)
-        self.flush()
-        return ticket
 
     def _put(self, field: str, data: bytes | memoryview) -> None:
         self._send(("HSET", self.keys.values, field, data))
@@ -204,6 +221,9 @@ class Store:
 
     def drop(self, tickets: Sequence[Ticket]) -> None:
         fields = [field for ticket in tickets for field in fields_of(ticket)]
+        for name, _ in tickets:
+            if name in self._young:
+                self._grow_up(name)
         if fields:
             self._send(("HDEL", self.keys.values, *fields))
 
@@ -277,6 +297,10 @@ class Store:
         return min(times)
 
     def _beat(self, now: float) -> None:
+        # From the one before on: Redis may have been away since.
+        old = self._beat_at - LOSABLE_S
+        for name in [name for name, (put_at, _) in self._young.items() if put_at < old]:
+            self._grow_up(name)
         self._beat_at = now
         keys = self.keys
         if self._has_beaten:
@@ -306,8 +330,14 @@ class Store:
     def _was_alive(self, count: Any) -> None:
         if count == 0 and not self._is_announcing:
             self._announce()
-            self._functions.clear()
-            self._on_forgotten()
+            self._send_again()
+
+    def _send_again(self) -> None:
+        """Redis may have forgotten something of this job."""
+        self._functions.clear()
+        for name, (_, blob) in self._young.items():
+            self._put_pieces((name, blob.size), blob)
+        self._on_forgotten()
 
     # Letters
 
@@ -354,9 +384,7 @@ class Store:
         server = next((line for line in info.split() if line.startswith(b"run_id:")), b"")
         before, self._server = self._server, server
         if before and before != server:
-            # It may have lost its last second.
-            self._functions.clear()
-            self._on_forgotten()
+            self._send_again()
 
     def _ready(self, link: Link, can_read: bool) -> None:
         try:
