@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,25 @@ def test_a_call_that_is_cancelled_while_it_waits_takes_nothing(tmp_path: Path) -
         gridcore.get(ref, timeout=WITHIN_S)
     items.put(1)
     assert items.get(timeout=WITHIN_S) == 1
+
+
+def test_nor_one_that_is_cancelled_as_it_begins_to(tmp_path: Path) -> None:
+    @gridcore.remote
+    def wait_in_line(items: gridcore.Queue[int], point: Path) -> int:
+        reach(point)
+        return items.get()
+
+    items: gridcore.Queue[int] = gridcore.Queue()
+    for moment in range(30):
+        ref = wait_in_line.remote(items, tmp_path / str(moment))
+        wait_reached(tmp_path / str(moment))
+        begun = time.monotonic()
+        while time.monotonic() < begun + moment * 0.0001:
+            pass  # to meet it at different moments
+        gridcore.cancel(ref)
+        assert isinstance(ref.exception(WITHIN_S), gridcore.TaskCancelled)
+        items.put(moment)
+        assert items.get(timeout=WITHIN_S) == moment
 
 
 def test_one_by_name_is_the_same_for_all() -> None:

@@ -244,6 +244,11 @@ class Core:
             self.end_peer(process, "the call was cancelled by force")
         else:
             self.place.tell(process, (order, call.number))
+            if call.actor is not None and order == "x":
+                # In turn as well: what is called after this finds it stopped.
+                out = self.place.outgoing()
+                out.messages.append((order, call.number))
+                self.place.send(process, out)
 
     def _where(self, call: CallRecord) -> Peer | None:
         return self.place.where(call) if call.actor is None else self.actors.where_sent(call)

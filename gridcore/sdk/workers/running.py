@@ -11,6 +11,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from gridcore.sdk.errors import GridError, NotPicklable, TaskError, describe
@@ -28,6 +30,8 @@ ASYNC_CONCURRENCY = 1000
 
 _OURS = (__file__, streams.__file__)
 
+_OUR_FOLDER = str(Path(__file__).parents[1])
+
 
 class CallInterrupted(BaseException):
     """Raised in a call that is cancelled or took too long. Not an Exception: `except Exception` in
@@ -38,7 +42,8 @@ class Interrupts:
     """Which call of the main thread is to stop, and whether it may be interrupted just now.
 
     The signal's handler runs in the main thread between two of its instructions. It raises only
-    while the user's code runs or waits: elsewhere half a message would be lost.
+    while the user's code runs or waits: elsewhere half a message would be lost, or the reference to
+    a call that was just made. So it may take several signals.
     """
 
     def __init__(self) -> None:
@@ -46,6 +51,7 @@ class Interrupts:
         """The calls of the main thread, each on top of the one that waits for it."""
         self._asked: set[int] = set()
         self._is_open = False
+        self._is_waiting = False
 
     def ask(self, number: int) -> bool:
         """False if no such call runs here."""
@@ -54,8 +60,14 @@ class Interrupts:
         self._asked.add(number)
         return True
 
-    def on_signal(self, *_: object) -> None:
-        if self._is_open:
+    @property
+    def is_due(self) -> bool:
+        """Another signal is wanted."""
+        running = self.stack[-1:]
+        return bool(running) and running[0] in self._asked
+
+    def on_signal(self, _: int, frame: FrameType | None) -> None:
+        if self._is_open and (self._is_waiting or not _is_ours(frame)):
             self._check()
 
     def _check(self) -> None:
@@ -64,13 +76,13 @@ class Interrupts:
             self._asked.discard(self.stack[-1])
             raise CallInterrupted
 
-    def open(self) -> None:
-        self._is_open = True
+    def open(self, *, is_waiting: bool = False) -> None:
+        self._is_open, self._is_waiting = True, is_waiting
         if self._asked:
             self._check()
 
     def close(self) -> None:
-        self._is_open = False
+        self._is_open = self._is_waiting = False
 
     def ended(self, number: int) -> None:
         self._is_open = False
@@ -85,7 +97,11 @@ class Interrupts:
             return
         self._is_open = False
         yield
-        self.open()
+        self._is_open = True
+
+
+def _is_ours(frame: FrameType | None) -> bool:
+    return frame is not None and frame.f_code.co_filename.startswith(_OUR_FOLDER)
 
 
 class Runner:
@@ -143,7 +159,7 @@ class Runner:
             if is_gentle:
                 return True
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._cancel_coroutine, number)
+            self.stop_in_turn(number)
             return True
         with self._threads_lock:
             thread = self._in_threads.get(number)
@@ -154,6 +170,12 @@ class Runner:
                 ctypes.c_ulong(thread), ctypes.py_object(CallInterrupted)
             )
         return True
+
+    def stop_in_turn(self, number: int) -> None:
+        """Coroutines that are called after it find it stopped."""
+        if self._loop is not None:
+            self.unwanted.add(number)
+            self._loop.call_soon_threadsafe(self._cancel_coroutine, number)
 
     def _cancel_coroutine(self, number: int) -> None:
         coroutine = self._coroutines.get(number)

@@ -10,6 +10,7 @@ that is not known to be short: sending costs more than such a call.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import sys
@@ -28,6 +29,8 @@ SHORT_S = 0.0005
 INTERRUPT = signal.SIGUSR1
 """Ends a system call that the main thread waits in: a call that sleeps can be cancelled."""
 
+SIGNAL_AGAIN_MS = 5
+
 
 def main(seat: int, data: socket.socket, control: socket.socket) -> None:
     Worker(seat, data, control).run()
@@ -41,6 +44,7 @@ class Worker:
         self.runner = Runner(self.engine, self.interrupts)
         self._queue: deque[tuple[Message, list[int]]] = deque()
         self.engine.run_nested = self.runner.run
+        self.engine.stop_in_turn = self.runner.stop_in_turn
         self._gives_back = False
         """What is read next is not wanted here, but for the first call."""
 
@@ -101,8 +105,13 @@ class Worker:
 
     def _listen(self) -> None:
         incoming = Incoming(self._control)
+        poll = select.poll()
+        poll.register(self._control.fileno(), select.POLLIN)
         try:
             while True:
+                if not poll.poll(SIGNAL_AGAIN_MS if self.interrupts.is_due else None):
+                    signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)
+                    continue
                 for messages, _ in incoming.receive():
                     for message in messages:
                         self._obey(message)
