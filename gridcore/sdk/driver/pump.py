@@ -15,6 +15,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from gridcore.sdk.workers.spinning import Spinner
+
 TICK_S = 0.005
 
 CLOSE_WITHIN_S = 1.0
@@ -30,6 +32,7 @@ class Poller:
         self._handlers: dict[int, Callable[[bool], None]] = {}
         self._epoll = select.epoll() if hasattr(select, "epoll") else None
         self._poll = None if self._epoll is not None else select.poll()
+        self._spinner = Spinner()
 
     def watch(self, fd: int, handler: Callable[[bool], None]) -> None:
         """`handler(True)` when it can be read, `handler(False)` when it can be written."""
@@ -46,6 +49,11 @@ class Poller:
                 (self._epoll or self._poll).unregister(fd)  # type: ignore[union-attr]
 
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
+        if timeout == 0:
+            return self._look(0)
+        return self._spinner.wait(self._look, timeout)
+
+    def _look(self, timeout: float | None) -> list[tuple[int, int]]:
         if self._epoll is not None:
             return self._epoll.poll(-1 if timeout is None else timeout)
         assert self._poll is not None

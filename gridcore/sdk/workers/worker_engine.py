@@ -35,6 +35,7 @@ from gridcore.sdk.workers.frames import (
     packed_from,
     send_all,
 )
+from gridcore.sdk.workers.spinning import Spinner
 
 if TYPE_CHECKING:
     from gridcore.sdk.workers.running import Interrupts
@@ -63,6 +64,7 @@ class WorkerEngine:
         self._take = take
         self._unstarted = unstarted
         self.run_nested: Callable[[Message, list[int]], None] = take
+        self.stop_in_turn: Callable[[int], None] = _nothing
         self.functions: dict[bytes, bytes] = {}
         self.has_results = False
         self._exported: set[bytes] = set()
@@ -71,6 +73,7 @@ class WorkerEngine:
         self._incoming = Incoming(sock)
         self._poll = select.poll()
         self._poll.register(sock.fileno(), select.POLLIN)
+        self._spinner = Spinner()
         # What goes out
         self._out = Outgoing()
         self._out_lock = threading.RLock()
@@ -433,11 +436,15 @@ class WorkerEngine:
                 return
             self._is_reading = True
         try:
+            self._spinner.wait(self._look, None)
             self._receive(0)
         finally:
             with self._turn:
                 self._is_reading = self._has_taken = False
                 self._turn.notify_all()
+
+    def _look(self, timeout: float | None) -> list[tuple[int, int]]:
+        return self._poll.poll(None if timeout is None else timeout * 1000)
 
     def read_what_is_there(self) -> bool:
         """For another thread, while the main thread runs a call and leaves its calls unread. False
@@ -509,15 +516,15 @@ class WorkerEngine:
                     return None
                 if self._is_reading:
                     if in_call:
-                        self._interrupts.open()
+                        self._interrupts.open(is_waiting=True)
                     self._turn.wait(left)
                     self._interrupts.close()
                     continue
                 self._is_reading = True
             try:
                 if in_call:
-                    self._interrupts.open()
-                ready = self._poll.poll(None if left is None else max(0.0, left) * 1000)
+                    self._interrupts.open(is_waiting=True)
+                ready = self._spinner.wait(self._look, None if left is None else max(0.0, left))
                 if in_call:
                     self._interrupts.close()
                 if ready:
@@ -552,6 +559,8 @@ class WorkerEngine:
             self.is_actor = True
             self._has_taken = True
             self._take(message, fds)
+        elif kind == "x":
+            self.stop_in_turn(message[1])
         elif kind == "j":
             self._whereabouts = message[1:]
         elif kind == "f":
@@ -578,6 +587,10 @@ class WorkerEngine:
             self._callbacks.pop(token)(answer)
         else:
             self._answers[token] = answer
+
+
+def _nothing(number: int) -> None:
+    """For an engine that has nobody who runs calls."""
 
 
 _options: dict[Any, bytes] = {}
