@@ -7,11 +7,16 @@ image    a blur of a 4K picture in bands, every byte of which goes to a call and
 Serial in this process and parallel, in turn, round by round. Efficiency is serial time over workers
 times parallel time, the median of the rounds. BLAS has one thread on both sides, as a call has one
 core.
+
+Bare processes say what the machine has to give: as many as there are workers, forked with all that
+they need, each with its share, and nothing is sent back. Cores that share caches, memory and a host
+are slower together than alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import os
 import statistics
@@ -66,49 +71,82 @@ def _compare(engine: str, workers: int, rounds: int) -> None:
         "efficiency",
         "least",
         "most",
+        "of bare processes",
+        "share of what they reach",
     )
     gridcore.init(num_cpus=workers if engine == "local" else None)
-    for name, (serial, parallel) in _examples().items():
+    for name, (serial, parallel, share) in _examples(workers).items():
         serial()
         parallel()
-        times = [(_seconds(serial), _seconds(parallel)) for _ in range(rounds)]
-        ratios = [alone / together for alone, together in times]
+        bare = functools.partial(_in_bare_processes, share, workers)
+        times = [(_seconds(serial), _seconds(parallel), _seconds(bare)) for _ in range(rounds)]
+        ratios = [alone / together for alone, together, _ in times]
         efficiencies = [ratio / workers for ratio in ratios]
+        of_bare = statistics.median(alone / bare / workers for alone, _, bare in times)
         table.add(
             name,
-            *(f"{statistics.median(column):.2f}" for column in zip(*times, strict=True)),
+            *(f"{statistics.median(column):.2f}" for column in list(zip(*times, strict=True))[:2]),
             f"{statistics.median(ratios):.2f}",
             f"{statistics.median(efficiencies):.2f}",
             f"{min(efficiencies):.2f}",
             f"{max(efficiencies):.2f}",
+            f"{of_bare:.2f}",
+            f"{statistics.median(bare / together for _, together, bare in times):.2f}",
             aim=f"{AIM:g}",
         )
     gridcore.shutdown()
     table.print()
 
 
-def _examples() -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
-    from examples import image_filter, matrix, pi  # late, as numpy must find the variables above
+Example = tuple[Callable[[], object], Callable[[], object], Callable[[int], object]]
+"""Serial, parallel, and the share of one of the workers."""
+
+
+def _examples(workers: int) -> dict[str, Example]:
+    import numpy as np  # late, as it must find the variables above
+
+    from examples import image_filter, matrix, pi
 
     for module in (image_filter, matrix, pi):
         # A program's own functions travel by value; these are in modules that workers do not have.
         cloudpickle.register_pickle_by_value(module)
     a, b = matrix.whole_numbers(SIZE, seed=1), matrix.whole_numbers(SIZE, seed=2)
     picture = image_filter.generated(*image_filter.SIZES["4K"])
+    rows = np.array_split(a, workers)
+    bands = image_filter.bands_of(picture, -(-len(picture) // workers), RADIUS)
     return {
         f"pi, {DARTS:,} darts in {PI_CALLS} calls": (
             lambda: pi.serial(PI_CALLS, DARTS // PI_CALLS),
             lambda: pi.parallel(PI_CALLS, DARTS // PI_CALLS),
+            lambda worker: [
+                pi.hits.local(seed, DARTS // PI_CALLS) for seed in range(worker, PI_CALLS, workers)
+            ],
         ),
         f"matrix, {SIZE} x {SIZE} in {BANDS * BANDS} blocks": (
             lambda: a @ b,
             lambda: matrix.parallel(a, b, BANDS),
+            lambda worker: rows[worker] @ b,
         ),
         f"image, 4K, blur with radius {RADIUS}": (
             lambda: image_filter.serial(picture, "blur", RADIUS),
             lambda: image_filter.parallel(picture, "blur", ROWS, RADIUS),
+            lambda worker: image_filter.filtered.local(bands[worker], "blur", RADIUS),
         ),
     }
+
+
+def _in_bare_processes(share: Callable[[int], object], workers: int) -> None:
+    pids = []
+    for worker in range(workers):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                share(worker)
+            finally:
+                os._exit(0)
+        pids.append(pid)
+    for pid in pids:
+        os.waitpid(pid, 0)
 
 
 def _seconds(run: Callable[[], object]) -> float:

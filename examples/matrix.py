@@ -28,10 +28,15 @@ def parallel(a: Matrix, b: Matrix, bands: int) -> Matrix:
     """As an argument a reference becomes its value, so the calls are written as without a grid."""
     # Only an array without gaps is shared by the calls of a machine: others are copied for each.
     gapless = map(np.ascontiguousarray, np.array_split(b, bands, axis=1))
-    columns = [gridcore.put(band) for band in gapless]
-    # One after the other: the first calls run while the next rows are stored.
-    rows = map(gridcore.put, np.array_split(a, bands))
-    blocks = [[multiply.remote(row, column) for column in columns] for row in rows]
+    columns: list[gridcore.ObjectRef[Matrix]] = []
+    blocks: list[list[gridcore.ObjectRef[Matrix]]] = []
+    # Each band is stored when it is first needed: calls run while the next ones are.
+    for row in map(gridcore.put, np.array_split(a, bands)):
+        blocks.append([])
+        for place in range(bands):
+            if place == len(columns):
+                columns.append(gridcore.put(next(gapless)))
+            blocks[-1].append(multiply.remote(row, columns[place]))
     product = np.empty((len(a), b.shape[1]))
     for line, part in zip(blocks, np.array_split(product, bands), strict=True):
         np.concatenate(gridcore.get(line), axis=1, out=part)

@@ -195,9 +195,7 @@ def test_one_that_has_not_begun_does_not_begin_when_nobody_wants_it(tmp_path: Pa
     generator = note_each.remote(1, tmp_path / "never", tmp_path / "end")
     del generator
     gridcore.put("whatever is next sees to what was dropped")
-    gridcore.wait(
-        held, timeout=0.1
-    )  # on a grid it is taken back from the queue
+    gridcore.wait(held, timeout=0.1)  # on a grid it is taken back from the queue
     reach(tmp_path / "go")
     gridcore.get([*held, *(double.remote(1) for _ in range(20))], timeout=WITHIN_S)
     assert not (tmp_path / "never").exists()

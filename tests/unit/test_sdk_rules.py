@@ -22,7 +22,7 @@ from gridcore.sdk.options import actor_options, parse_bytes, task_options
 from gridcore.sdk.packing import INLINE_BYTES, pack, unpack
 from gridcore.sdk.progressing import LINE_EVERY_S, Lines
 from gridcore.sdk.workers.endings import how_it_ended, worker_died
-from gridcore.sdk.workers.memory import KernelKills, oom_kills
+from gridcore.sdk.workers.memory import KernelKills, memory_limit, oom_kills
 
 TOP = Path(__file__).parents[2]
 
@@ -211,6 +211,28 @@ def test_kills_for_memory_are_read_where_the_kernel_counts_them(
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
     assert oom_kills(tmp_path) == 3
+
+
+@pytest.mark.parametrize(
+    ("memberships", "file"),
+    [
+        ("0::/a/b\n", "sys/fs/cgroup/a/b/memory.max"),
+        ("0::/\n", "sys/fs/cgroup/memory.max"),
+        ("4:memory:/a\n0::/\n", "sys/fs/cgroup/memory/a/memory.limit_in_bytes"),
+    ],
+    ids=["v2", "v2 in a container", "v1"],
+)
+def test_how_much_memory_a_container_has_is_read_where_the_kernel_says_it(
+    tmp_path: Path, memberships: str, file: str
+) -> None:
+    assert memory_limit(tmp_path) is None
+    for path, text in (("proc/self/cgroup", memberships), (file, "1073741824\n")):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    assert memory_limit(tmp_path) == 1 << 30
+    for no_limit in ("max", "9223372036854771712"):
+        (tmp_path / file).write_text(no_limit)
+        assert memory_limit(tmp_path) is None
 
 
 def test_where_nothing_counts_nothing_is_known(tmp_path: Path) -> None:

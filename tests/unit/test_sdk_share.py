@@ -643,7 +643,7 @@ def test_a_value_that_two_calls_fetched_counts_once(
 ) -> None:
     """It counted twice and was let go once: little by little there was no room for any, and then
     an error that ended the container."""
-    monkeypatch.setattr(fetched, "MEMORY_FOR_VALUES", 7)
+    monkeypatch.setattr(fetched, "memory_for_values", lambda: 7)
     container.hash["v:0"] = b"large"
     worker = container.at_work(1)
     container.hold("HGET")
@@ -660,7 +660,7 @@ def test_a_value_that_two_calls_fetched_counts_once(
 def test_the_oldest_values_are_let_go_when_there_are_too_many(
     container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetched, "MEMORY_FOR_VALUES", 12)
+    monkeypatch.setattr(fetched, "memory_for_values", lambda: 12)
     worker = container.with_short_calls()
     for number, name in enumerate("uvwu", 1):
         container.hash[f"{name}:0"] = b"large"

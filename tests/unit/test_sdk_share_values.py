@@ -63,7 +63,7 @@ def call(number: int, value: str) -> Item:
 def test_a_value_that_several_calls_take_at_once_comes_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gridcore.sdk.grid.fetched.MEMORY_FOR_VALUES", 25)
+    monkeypatch.setattr("gridcore.sdk.grid.fetched.memory_for_values", lambda: 25)
     run = FakeRun()
     share = Share("job", "run", JobKeys("q", "job"), run)
     for place, value in enumerate("abcabc"):

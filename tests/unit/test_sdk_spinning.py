@@ -16,7 +16,7 @@ class World:
         self.comes_at = 0.0
         self.looks: list[float | None] = []
         monkeypatch.setattr("gridcore.sdk.workers.spinning.time.perf_counter", lambda: self.now)
-        monkeypatch.setattr(spinning, "_cores", lambda: cores)
+        monkeypatch.setattr(spinning, "usable_cores", lambda: cores)
         self.spinner = Spinner()
 
     def look(self, timeout: float | None) -> bool:

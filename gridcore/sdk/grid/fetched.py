@@ -6,6 +6,8 @@ whoever had put it there does so again. So it is looked for some time before it 
 
 from __future__ import annotations
 
+import functools
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,14 +20,24 @@ from gridcore.sdk.grid.messages import PYTHON, Ticket
 from gridcore.sdk.grid.resp import ReplyError
 from gridcore.sdk.grid.values import fields_of, joined
 from gridcore.sdk.grid.versions import function_field, installed, mismatch, without_versions
+from gridcore.sdk.workers.memory import memory_limit
 
-MEMORY_FOR_VALUES = 128 * 1024 * 1024
-"""Large values that were fetched, and may be wanted by the next call as well."""
+SHARE_OF_MEMORY = 0.25
+"""Of the container's, for large values that may be wanted by the next call as well."""
 
 RETRY_S = 0.25
 
 Function = tuple[bytes, tuple[str, str] | None]
 """As pickled, and what of it does not fit here, with what to do about it."""
+
+
+@functools.cache
+def memory_for_values() -> int:
+    limit = memory_limit()
+    if limit is None:  # one core's part of the machine
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        limit = machine // (os.cpu_count() or 1)
+    return int(SHARE_OF_MEMORY * limit)
 
 
 class Fetched:
@@ -115,6 +127,6 @@ class Fetched:
             return
         self._values[name] = blob
         self._values_bytes += blob.size
-        while self._values_bytes > MEMORY_FOR_VALUES:
+        while self._values_bytes > memory_for_values():
             _, oldest = self._values.popitem(last=False)
             self._values_bytes -= oldest.size

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gridcore.sdk.options import parse_bytes
+from gridcore.sdk.workers.cores import usable_cores
 
 STORE_SHARE = 0.25
 """Of the machine's memory, for large values; the rest is for programs."""
@@ -51,12 +52,6 @@ def capacity_of(
         else parse_bytes(object_store_memory),
         spill_folder=folder,
     )
-
-
-def usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _folder_on_disk() -> Path:

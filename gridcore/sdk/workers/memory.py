@@ -1,4 +1,4 @@
-"""Whether the kernel killed a process for the memory that it took.
+"""How much memory a process may take, and whether the kernel killed it for what it took.
 
 An exit code only says SIGKILL, which anybody may send. But the kernel counts what it kills for
 memory, for each cgroup and for the machine, and counts before it kills: if the count has risen when
@@ -11,6 +11,9 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+NO_LIMIT = 1 << 60
+"""Version 1 has a number for that."""
 
 
 class KernelKills:
@@ -34,7 +37,8 @@ class KernelKills:
 def oom_kills(root: Path = Path("/")) -> int | None:
     """How many processes the kernel has killed for memory in the cgroup of this one; where that is
     not said, on this machine; None if nothing says."""
-    for file in _counters(root):
+    files = _of_cgroup(root, "memory.events", "memory.oom_control")
+    for file in (*files, root / "proc/vmstat"):
         for line in _lines(file):
             name, _, count = line.partition(" ")
             if name == "oom_kill":
@@ -42,19 +46,30 @@ def oom_kills(root: Path = Path("/")) -> int | None:
     return None
 
 
-def _counters(root: Path) -> Iterator[Path]:
+def memory_limit(root: Path = Path("/")) -> int | None:
+    """In bytes, of the cgroup of this process; None if nothing says."""
+    limits = [
+        int(line)
+        for file in _of_cgroup(root, "memory.max", "memory.limit_in_bytes")
+        for line in _lines(file)
+        if line.isdigit() and int(line) < NO_LIMIT
+    ]
+    return min(limits, default=None)
+
+
+def _of_cgroup(root: Path, name: str, old_name: str) -> Iterator[Path]:
+    """Where that may be found; `old_name`: of version 1."""
     mounted = root / "sys/fs/cgroup"
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            top, name = mounted, "memory.events"
+            top, file = mounted, name
         elif "memory" in controllers.split(","):
-            top, name = mounted / "memory", "memory.oom_control"
+            top, file = mounted / "memory", old_name
         else:
             continue
-        yield top / path.lstrip("/") / name
-        yield top / name  # in a container, what is mounted may be its own part of the tree
-    yield root / "proc/vmstat"
+        yield top / path.lstrip("/") / file
+        yield top / file  # in a container, what is mounted may be its own part of the tree
 
 
 def _lines(file: Path) -> list[str]:

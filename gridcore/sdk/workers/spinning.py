@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from gridcore.sdk.workers.cores import usable_cores
+
 SPIN_S = 0.0002
 """About what a short call takes, there and back. A wait that was longer is the last one that spins,
 so whoever waits for long, or for nothing, only sleeps."""
@@ -17,7 +19,7 @@ Events = TypeVar("Events")
 class Spinner:
     def __init__(self) -> None:
         # Alone on a core it would only keep away those that it waits for.
-        self._may_spin = _cores() > 1
+        self._may_spin = usable_cores() > 1
         self._is_worth_it = False
 
     def wait(self, look: Callable[[float | None], Events], timeout: float | None) -> Events:
@@ -35,9 +37,3 @@ class Spinner:
         events = look(timeout)
         self._is_worth_it = time.perf_counter() - begun < SPIN_S
         return events
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
