@@ -27,13 +27,22 @@ if TYPE_CHECKING:
     from gridcore.sdk.collecting import get as get
     from gridcore.sdk.collecting import put as put
     from gridcore.sdk.collecting import wait as wait
+    from gridcore.sdk.decorator import actor as actor
     from gridcore.sdk.decorator import remote as remote
     from gridcore.sdk.errors import ActorDied as ActorDied
+    from gridcore.sdk.errors import ActorUnavailable as ActorUnavailable
     from gridcore.sdk.errors import GetTimeout as GetTimeout
     from gridcore.sdk.errors import GridError as GridError
+    from gridcore.sdk.errors import NotConnected as NotConnected
+    from gridcore.sdk.errors import NotPicklable as NotPicklable
+    from gridcore.sdk.errors import ObjectLost as ObjectLost
+    from gridcore.sdk.errors import OutOfMemory as OutOfMemory
+    from gridcore.sdk.errors import PayloadTooLarge as PayloadTooLarge
     from gridcore.sdk.errors import TaskCancelled as TaskCancelled
     from gridcore.sdk.errors import TaskError as TaskError
     from gridcore.sdk.errors import TaskTimeout as TaskTimeout
+    from gridcore.sdk.errors import Unschedulable as Unschedulable
+    from gridcore.sdk.errors import VersionMismatch as VersionMismatch
     from gridcore.sdk.errors import WorkerDied as WorkerDied
     from gridcore.sdk.events import events as events
     from gridcore.sdk.executor import Executor as Executor
@@ -59,17 +68,26 @@ _HOMES = {
     "ActorDied": "errors",
     "ActorHandle": "actors",
     "ActorPool": "actor_pool",
+    "ActorUnavailable": "errors",
     "Executor": "executor",
     "GetTimeout": "errors",
     "GridError": "errors",
+    "NotConnected": "errors",
+    "NotPicklable": "errors",
+    "ObjectLost": "errors",
     "ObjectRef": "refs",
     "ObjectRefGenerator": "streaming",
+    "OutOfMemory": "errors",
+    "PayloadTooLarge": "errors",
     "Queue": "queues",
     "RemoteFunction": "functions",
     "TaskCancelled": "errors",
     "TaskError": "errors",
     "TaskTimeout": "errors",
+    "Unschedulable": "errors",
+    "VersionMismatch": "errors",
     "WorkerDied": "errors",
+    "actor": "decorator",
     "as_completed": "collecting",
     "available_resources": "state",
     "cancel": "collecting",

@@ -14,6 +14,7 @@ import joblib
 from joblib.parallel import AutoBatchingMixin, FallbackToBackend, SequentialBackend
 
 from gridcore.sdk.executor import Executor
+from gridcore.sdk.state import cluster_resources
 
 NAME = "gridcore"
 
@@ -22,8 +23,8 @@ _batches = 0
 
 
 class GridBackend(AutoBatchingMixin, joblib.parallel.ParallelBackendBase):  # type: ignore[misc]
-    """`n_jobs` calls at a time, where -1 stands for as many as this machine has cores. Further
-    arguments of `parallel_config` are options of `@remote` functions."""
+    """`n_jobs` calls at a time, where -1 stands for all cores: of this machine, or of the grid's
+    nodes. Further arguments of `parallel_config` are options of `@remote` functions."""
 
     supports_retrieve_callback = True
     default_n_jobs = -1
@@ -40,7 +41,7 @@ class GridBackend(AutoBatchingMixin, joblib.parallel.ParallelBackendBase):  # ty
             # Inside of a call, to wait for others would keep the core that they may need: joblib
             # waits in a loop of its own.
             return 1
-        return n_jobs if n_jobs > 0 else max(joblib.cpu_count() + 1 + n_jobs, 1)
+        return n_jobs if n_jobs > 0 else max(int(cluster_resources()["CPU"]) + 1 + n_jobs, 1)
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **_: Any) -> int:
         n_jobs = self.effective_n_jobs(n_jobs)

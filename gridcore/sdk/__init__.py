@@ -1,6 +1,6 @@
 """Functions, classes and values on a grid: what `import gridcore` offers to programs.
 
-    decorator     `@remote`
+    decorator     `@remote`, `@actor`
     functions     on a function; `mapping` is its `.map`
     actors        on a class
     options       what may be said of them, and that it makes sense

@@ -1,4 +1,4 @@
-"""`@remote`, bare or with options, on a function or a class."""
+"""`@remote`, bare or with options, on a function or a class; `@actor` on a class."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from gridcore.sdk.actors import ActorClass, actor_class
 from gridcore.sdk.functions import RemoteFunction, remote_function
-from gridcore.sdk.options import RemoteOptions
+from gridcore.sdk.options import ActorClassOptions, RemoteOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,6 +46,34 @@ def remote(*things: Any, **options: Any) -> Any:
         raise TypeError("remote: write @remote without parentheses if there are no options")
     _check_early(options)
     return lambda thing: _decorated(thing, options)
+
+
+class ActorDecorator(Protocol):
+    def __call__(self, thing: type[T], /) -> ActorClass[T]: ...
+
+
+@overload
+def actor(thing: type[T], /) -> ActorClass[T]: ...
+@overload
+def actor(**options: Unpack[ActorClassOptions]) -> ActorDecorator: ...
+def actor(*things: Any, **options: Any) -> Any:
+    """`remote`, for classes only: says what will become of it."""
+    for thing in things:
+        _check_class(thing)
+    made = remote(*things, **options)
+    if things:
+        return made
+
+    def decorate(thing: Any) -> Any:
+        _check_class(thing)
+        return made(thing)
+
+    return decorate
+
+
+def _check_class(thing: Any) -> None:
+    if not inspect.isclass(thing):
+        raise TypeError(f"actor: {thing!r} is no class: write @remote above a function")
 
 
 def _decorated(thing: Any, options: dict[str, Any]) -> Any:

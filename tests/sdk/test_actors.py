@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 import gridcore
-from gridcore.sdk.errors import ActorUnavailable
 from tests.sdk.signals import WITHIN_S, reach, times_reached, wait_for, wait_reached
 from tests.support.waiting import wait_until
 
@@ -143,7 +142,7 @@ def test_an_actor_whose_process_is_killed_is_dead(tmp_path: Path) -> None:
 def test_it_is_made_anew_if_options_say_so(tmp_path: Path) -> None:
     counter = Counter.options(max_restarts=1).remote(5)
     assert gridcore.get(counter.increment.remote(), timeout=WITHIN_S) == 6
-    with pytest.raises(ActorUnavailable, match="may have run"):
+    with pytest.raises(gridcore.ActorUnavailable, match="may have run"):
         gridcore.get(counter.die.remote(tmp_path / "p", 100), timeout=WITHIN_S)
     assert gridcore.get(counter.increment.remote(), timeout=WITHIN_S) == 6, "from the start"
     with pytest.raises(gridcore.ActorDied):

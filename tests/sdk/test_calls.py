@@ -12,7 +12,6 @@ from typing import Any, assert_type
 import pytest
 
 import gridcore
-from gridcore.sdk.errors import NotPicklable, Unschedulable
 from tests.sdk.conftest import ENGINES
 from tests.sdk.signals import WITHIN_S, hold_all, reach, times_reached, wait_for
 from tests.support.waiting import wait_until
@@ -93,7 +92,7 @@ def test_arguments_that_do_not_fit_are_refused_at_the_call() -> None:
 
 
 def test_an_argument_that_cannot_be_pickled_is_an_error_at_the_call() -> None:
-    with pytest.raises(NotPicklable, match="an argument of echo"):
+    with pytest.raises(gridcore.NotPicklable, match="an argument of echo"):
         echo.remote(threading.Lock())
     with pytest.raises(TypeError, match="cannot pickle"):
         echo.remote(threading.Lock())
@@ -104,7 +103,7 @@ def test_a_result_that_cannot_be_pickled_is_an_error_that_names_the_function() -
     def lock() -> object:
         return threading.Lock()
 
-    with pytest.raises(NotPicklable, match=r"the result of .*lock"):
+    with pytest.raises(gridcore.NotPicklable, match=r"the result of .*lock"):
         gridcore.get(lock.remote(), timeout=WITHIN_S)
     assert gridcore.get(add.remote(1, 2)) == 3, "the worker goes on"
 
@@ -116,7 +115,7 @@ def test_a_function_that_refers_to_what_cannot_be_pickled_says_so() -> None:
     def locked() -> bool:
         return lock.locked()
 
-    with pytest.raises(NotPicklable, match=r"Sending .*locked to a worker"):
+    with pytest.raises(gridcore.NotPicklable, match=r"Sending .*locked to a worker"):
         locked.remote()
 
 
@@ -284,9 +283,9 @@ def test_calls_of_a_higher_priority_start_first(tmp_path: Path) -> None:
 
 
 def test_what_can_never_run_says_why() -> None:
-    with pytest.raises(Unschedulable, match="num_cpus=1000"):
+    with pytest.raises(gridcore.Unschedulable, match="num_cpus=1000"):
         gridcore.get(add.options(num_cpus=1000).remote(1), timeout=WITHIN_S)
-    with pytest.raises(Unschedulable, match="gpu=1"):
+    with pytest.raises(gridcore.Unschedulable, match="gpu=1"):
         gridcore.get(add.options(resources={"gpu": 1}).remote(1), timeout=WITHIN_S)
 
 

@@ -15,7 +15,6 @@ import pytest
 import gridcore
 from gridcore.sdk import session
 from gridcore.sdk.driver.engine import LOOK_EVERY
-from gridcore.sdk.errors import NotConnected
 from tests.sdk.signals import WITHIN_S, reach, wait_for, wait_reached
 from tests.support.waiting import wait_until
 
@@ -55,10 +54,10 @@ def test_references_of_an_engine_that_was_shut_down_say_so() -> None:
     gridcore.init(num_cpus=1)
     ref = process.remote()
     gridcore.shutdown()
-    with pytest.raises(NotConnected):
+    with pytest.raises(gridcore.NotConnected):
         gridcore.get(ref)
     gridcore.init(num_cpus=1)
-    with pytest.raises(NotConnected, match="belongs to an engine that was shut down"):
+    with pytest.raises(gridcore.NotConnected, match="belongs to an engine that was shut down"):
         gridcore.get(ref)
     gridcore.shutdown()
 

@@ -91,10 +91,11 @@ def test_a_call_that_fails_ends_those_that_run(tmp_path: Path) -> None:
 
 def test_as_many_jobs_as_cores_by_default() -> None:
     backend = gridcore.joblib.GridBackend()
-    assert backend.effective_n_jobs(-1) == joblib.cpu_count()
+    cores = int(gridcore.cluster_resources()["CPU"])
+    assert backend.effective_n_jobs(-1) == cores
     assert backend.effective_n_jobs(500) == 500
     with parallel_config("gridcore"):
-        assert joblib.effective_n_jobs() == joblib.cpu_count()
+        assert joblib.effective_n_jobs() == cores
 
 
 def test_who_does_not_import_it_does_not_pay_for_it() -> None:

@@ -22,7 +22,6 @@ import os, sys, signal
 with open(sys.argv[1], "w") as members:
     members.write(str(os.getpid()))
 import gridcore
-from gridcore.sdk.errors import OutOfMemory
 
 @gridcore.remote(max_retries=1)
 def greedy():
@@ -40,7 +39,8 @@ class Greedy:
 gridcore.init(num_cpus=1)
 for call in (greedy.remote, killed.remote, Greedy.remote().take.remote):
     error = call().exception()
-    print(type(error).__name__, isinstance(error, OutOfMemory), "by the kernel" in str(error))
+    is_ours = isinstance(error, gridcore.OutOfMemory)
+    print(type(error).__name__, is_ours, "by the kernel" in str(error))
 """
 
 

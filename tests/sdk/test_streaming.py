@@ -19,7 +19,6 @@ import pytest
 
 import gridcore
 from gridcore.sdk import session
-from gridcore.sdk.errors import NotPicklable
 from gridcore.sdk.workers.streams import MOST_AHEAD, MOST_BYTES_AHEAD
 from tests.sdk.signals import WITHIN_S, hold_all, reach, times_reached, wait_for, wait_reached
 
@@ -122,7 +121,7 @@ def test_a_value_that_cannot_be_pickled_ends_it() -> None:
 
     first, last = list(locks.remote())
     assert gridcore.get(first) == 1
-    with pytest.raises(NotPicklable, match=r"a value of .*locks"):
+    with pytest.raises(gridcore.NotPicklable, match=r"a value of .*locks"):
         gridcore.get(last)
 
 
@@ -295,7 +294,7 @@ def test_a_call_that_waits_for_the_next_value_can_be_cancelled(tmp_path: Path) -
 
 def test_a_generator_cannot_be_sent() -> None:
     generator = count.remote(1)
-    with pytest.raises(NotPicklable, match="Send the references that it gives"):
+    with pytest.raises(gridcore.NotPicklable, match="Send the references that it gives"):
         double.remote(generator)  # type: ignore[arg-type]
 
 

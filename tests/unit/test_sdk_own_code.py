@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import cloudpickle
 import numpy as np
 import pytest
 
@@ -58,6 +59,17 @@ def test_what_lies_in_a_folder_of_the_user_is_their_own(project: Project) -> Non
     project.module("mine_at_home")
     project.module("mine_in_parts.inner")
     assert {"mine_at_home", "mine_in_parts.inner"} <= names()
+
+
+def test_what_a_program_has_registered_itself_stays_so(project: Project) -> None:
+    module = project.module("mine_by_value")
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        project.own_code.look()
+        project.own_code.forget()
+        assert module.__name__ in cloudpickle.list_registry_pickle_by_value()
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
 
 
 def test_nothing_of_python_of_packages_or_of_ours_is(project: Project) -> None:

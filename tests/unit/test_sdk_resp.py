@@ -45,6 +45,18 @@ replies = st.recursive(
 )
 
 
+def test_a_large_answer_in_pieces_is_not_kept_twice() -> None:
+    part = bytes(3 * LARGE_BYTES)
+    stream = b"*3\r\n" + 3 * (b"$%d\r\n%b\r\n" % (len(part), part))
+    reader = Replies()
+    for start in range(0, len(stream), 1000):
+        assert reader.next() == (False, None)
+        reader.feed(stream[start : start + 1000])
+        assert len(reader._buffer) < len(part) + 2 * LARGE_BYTES
+    assert reader.next() == (True, [part] * 3)
+    assert not reader._buffer
+
+
 def cut(stream: bytes, at: list[int]) -> list[bytes]:
     places = sorted({0, len(stream), *(place % (len(stream) + 1) for place in at)})
     return [stream[a:b] for a, b in itertools.pairwise(places)]

@@ -40,6 +40,27 @@ def test_options_are_checked_where_they_are_written() -> None:
         gridcore.remote(3)  # type: ignore[call-overload]
 
 
+def test_actor_is_remote_for_classes_only() -> None:
+    class Counter:
+        pass
+
+    assert isinstance(gridcore.actor(Counter), gridcore.ActorClass)
+    assert isinstance(gridcore.actor(max_restarts=2)(Counter), gridcore.ActorClass)
+    for decorate in (gridcore.actor, gridcore.actor(max_restarts=2)):
+        with pytest.raises(TypeError, match="is no class: write @remote above a function"):
+            decorate(print)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="no option 'max_restart'"):
+        gridcore.actor(max_restart=2)  # type: ignore[call-overload]
+
+
+def test_all_errors_are_at_the_top() -> None:
+    from gridcore.sdk import errors
+
+    for name, kind in vars(errors).items():
+        if isinstance(kind, type) and issubclass(kind, errors.GridError):
+            assert getattr(gridcore, name) is kind
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [
@@ -286,7 +307,7 @@ def test_a_listener_that_nobody_reads_forgets_the_oldest() -> None:
 
 def test_public_names_are_few_and_all_there() -> None:
     names = [name for name in dir(gridcore) if name in gridcore._HOMES]
-    assert len(names) == len(gridcore._HOMES) <= 40
+    assert len(names) == len(gridcore._HOMES) <= 50
     for name in names:
         assert getattr(gridcore, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

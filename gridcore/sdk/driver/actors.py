@@ -345,6 +345,7 @@ class Actors:
             self._fail_all(actor, lost)
             return
         if actor.restarts == 0:
+            actor.has_lost_its_process = True
             self._die(actor, why, lost)
             return
         if actor.restarts > 0:
@@ -408,11 +409,10 @@ class Actors:
 
     def _died(self, actor: Actor | None, name: str) -> ActorDied:
         why = actor.death if actor is not None else "no handle to it was left"
-        return ActorDied(
-            f"Calling {name}",
-            cause=f"the actor is dead: {why}",
-            next_step="Create it anew; with max_restarts that happens by itself",
-        )
+        next_step = "Create it anew"
+        if actor is not None and actor.has_lost_its_process:
+            next_step += "; with max_restarts that happens by itself"
+        return ActorDied(f"Calling {name}", cause=f"the actor is dead: {why}", next_step=next_step)
 
 
 _LARGE_ERROR = "an argument of its constructor is a call that failed: gridcore.get says how"

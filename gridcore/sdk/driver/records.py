@@ -211,6 +211,7 @@ class Actor:
         "death",
         "handle",
         "handles",
+        "has_lost_its_process",
         "is_alive",
         "lines",
         "need",
@@ -233,6 +234,8 @@ class Actor:
         self.is_alive = False
         self.death: str | None = None
         """Why it is gone for good."""
+        self.has_lost_its_process = False
+        """That is why: nobody has ended it, and it could be made."""
         self.restarts = options.max_restarts
         self.was_restarted = False
         self.created_by: CallRecord | None = None

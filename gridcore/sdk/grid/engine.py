@@ -65,7 +65,7 @@ class GridEngine(DriverEngine):
                 stored=self._stored,
                 on_message=lambda *what: self._inbox.on_message(*what),
             )
-            self._place.set_fleet(task.nodes())
+            self._place.set_fleet(task.fleet)
             return self._place
 
         super().__init__(make_place, _keep_nothing, job=self._job)

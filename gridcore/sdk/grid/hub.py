@@ -94,6 +94,8 @@ class Task:
             self.name += f"-{hashlib.sha256(image.encode()).hexdigest()[:8]}"
         self.queue = f"{self.name}:input"
         self.redis_url = ""
+        self.fleet: list[Node] = []
+        """When it joined."""
         self._stop = threading.Event()
         self._told: set[str] = set()
         self._problems: list[str] = []
@@ -106,6 +108,7 @@ class Task:
         try:
             task.submit()
             found = task._hub.call("GET", f"/api/tasks/{task.name}/queues")
+            task.fleet = task.nodes()
         except Refused as refusal:
             raise _cannot_join(url, refusal) from None
         except OSError as error:

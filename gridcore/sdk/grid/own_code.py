@@ -35,11 +35,12 @@ class OwnCode:
         self._seen = len(sys.modules)
         import cloudpickle
 
+        theirs = cloudpickle.list_registry_pickle_by_value()
         for module in _own_modules():
-            if module.__name__ not in self._registered:
+            if module.__name__ not in theirs:
                 self._registered[module.__name__] = module
                 cloudpickle.register_pickle_by_value(module)
-        send_by_value(self._registered)
+        send_by_value(cloudpickle.list_registry_pickle_by_value())
 
     def forget(self) -> None:
         import cloudpickle
@@ -55,7 +56,10 @@ def _own_modules() -> list[ModuleType]:
     return [
         module
         for name, module in list(sys.modules.items())
-        if name != "__main__" and name.partition(".")[0] != "gridcore" and _is_own(module)
+        if name.partition(".")[0] != "gridcore"
+        # Which it may be by another name as well.
+        and getattr(module, "__name__", None) != "__main__"
+        and _is_own(module)
     ]
 
 
