@@ -174,3 +174,25 @@ def test_beyond_the_limit_the_oldest_values_go_to_disk_without_a_name(tmp_path: 
         assert len(more) == 2
     finally:
         gridcore.shutdown()
+
+
+def test_more_large_references_than_one_message_takes_are_an_error_that_says_so() -> None:
+    @gridcore.remote
+    def count(*values: bytes) -> int:
+        return len(values)
+
+    large = gridcore.put(bytes(200_000))
+    assert gridcore.get(count.remote(*[large] * 150), timeout=WITHIN_S) == 150  # type: ignore[arg-type]
+    with pytest.raises(gridcore.PayloadTooLarge, match="Pass a list of the references"):
+        gridcore.get(count.remote(*[large] * 300), timeout=WITHIN_S)  # type: ignore[arg-type]
+
+
+def test_so_are_more_large_results() -> None:
+    @gridcore.remote
+    def many(count: int) -> list[bytes]:
+        return [bytes(200_000)] * count
+
+    few = many.options(num_returns=150).remote(150)
+    assert [len(value) for value in gridcore.get(few, timeout=WITHIN_S)] == [200_000] * 150
+    with pytest.raises(gridcore.PayloadTooLarge, match="Return them in a list, or yield them"):
+        gridcore.get(many.options(num_returns=300).remote(300), timeout=WITHIN_S)

@@ -817,7 +817,19 @@ def test_a_value_is_told_to_a_program_that_asks_when_it_is_there(driver: Driver,
     run.ends(item, "it")
     ((_, (kind, token, is_error, wire)),) = guest.told()
     assert (kind, token, is_error, unpack(Packed(wire, None))) == ("value", 3, False, "it")
+    assert driver.core.objects.find(number) is not None, "it may be on its way"
+    guest.say(("fetched", 3), worker=0)
     assert driver.core.objects.find(number) is None, "nobody holds it any more"
+
+
+def test_a_program_that_asked_and_is_silent_holds_nothing(driver: Driver, run: Run) -> None:
+    number, item = driver.pushed_call()
+    Run(driver, "guest").say(("fetch", 3, number), worker=0)
+    driver.core.objects.release((number,))
+    run.ends(item, "it")
+    assert driver.core.objects.find(number) is not None
+    driver.wait(RUN_SILENT_S + 1)
+    assert driver.core.objects.find(number) is None
 
 
 def test_what_cannot_be_told_to_another_program_is_an_error(driver: Driver) -> None:

@@ -55,9 +55,10 @@ class FarWorker:
         self._incoming = Incoming(self._data)
         self._orders = Incoming(self._control)
 
-    def says(self, *messages: Message, large: bytes = b"") -> None:
+    def says(self, *messages: Message, large: bytes | list[bytes] = b"") -> None:
         assert self.worker is not None
-        fds = [self._descriptor(large)] if large else []
+        values = [large] if isinstance(large, bytes) else large
+        fds = [self._descriptor(value) for value in values if value]
         self.container.share.on_frame(self.worker, list(messages), fds)
 
     def comes(self) -> FarWorker:
@@ -339,6 +340,27 @@ def test_a_result_that_the_store_does_not_take_is_an_error(
     ((_, _, _, status, (error,), _),) = container.heard()
     assert status == FAILED
     assert b"PayloadTooLarge" in error
+    assert b"large" not in container.hash.values()
+
+
+def test_others_that_come_with_it_are_as_they_were(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid_share, "MOST_BYTES", 4)
+    worker = container.with_short_calls()
+    container.take(1)
+    container.take(2)
+    container.take(3)
+    worker.says(
+        ("d", 1, SHORT, DONE, [(0, 4)], None),
+        ("d", 2, SHORT, DONE, [(1, 5)], None),
+        ("d", 3, SHORT, DONE, [b"small"], None),
+        large=[b"fits", b"large"],
+    )
+    ended = container.heard()
+    assert [(message[1], message[3]) for message in ended] == [(1, DONE), (2, FAILED), (3, DONE)]
+    assert (ended[0][4], ended[2][4]) == ([(0, 4)], [b"small"])
+    assert list(container.hash.values()).count(b"fits") == 1
     assert b"large" not in container.hash.values()
 
 

@@ -23,6 +23,7 @@ from gridcore.sdk.engine import Arguments, Exported
 from gridcore.sdk.errors import (
     GridError,
     ObjectLost,
+    PayloadTooLarge,
     TaskCancelled,
     TaskTimeout,
     Unschedulable,
@@ -32,7 +33,7 @@ from gridcore.sdk.listening import Kind, Listener
 from gridcore.sdk.options import STREAMING, TaskOptions, repeats_timeouts
 from gridcore.sdk.outcomes import DONE, MAY_REPEAT, STOPPED, packed_error
 from gridcore.sdk.packing import Packed
-from gridcore.sdk.workers.frames import Outgoing
+from gridcore.sdk.workers.frames import MAX_FDS, Outgoing
 from gridcore.sdk.workers.scheduler import Need
 
 STOP_GRACE_S = 1.0
@@ -138,7 +139,8 @@ class Core:
         self.place.add(call)
 
     def failed_argument(self, call: CallRecord) -> Packed | None:
-        """The error of a call whose result was to be an argument."""
+        """The error of a call whose result was to be an argument; or there are too many."""
+        large = 1
         for number in call.arguments.numbers:
             entry = self.objects.find(number)
             if entry is None or entry.packed is None:
@@ -151,6 +153,15 @@ class Core:
                 )
             if entry.is_error:
                 return entry.packed
+            large += entry.packed.blob is not None
+        if large > MAX_FDS:
+            return packed_error(
+                PayloadTooLarge(
+                    f"Running {call.name}",
+                    cause=f"more than {MAX_FDS - 1} of its arguments refer to large values",
+                    next_step="Pass a list of the references, and get them inside of the call",
+                )
+            )
         return None
 
     def fail(self, call: CallRecord, error: GridError) -> None:

@@ -53,7 +53,7 @@ class Guest:
         self.look(time.monotonic())
 
     def look(self, now: float) -> None:
-        """Whether who was asked is still there."""
+        """Whether who was asked is still there, who is told that somebody waits."""
         if not self._asked or now - self._looked_at < BEAT_S:
             return
         self._looked_at = now
@@ -63,7 +63,7 @@ class Guest:
                 self._fail_all("its driver has ended, and its values are gone with it")
 
         self._calls.send(("EXISTS", self._keys.alive), answered)
-        self._flush(self._calls)
+        self._tell(("alive",))
 
     def close(self) -> None:
         for link in (self._calls, self._orders):
@@ -109,6 +109,7 @@ class Guest:
             return
         if not tickets:
             settle(packed_from(wire, []), is_error)
+            self._tell(("fetched", token))
             return
         pieces: list[Any] = []
         fields = fields_of(tickets[0])
@@ -117,6 +118,7 @@ class Guest:
             pieces.append(piece)
             if len(pieces) < len(fields):
                 return
+            self._tell(("fetched", token))
             try:
                 blob: Blob = joined(tickets[0], pieces)
             except ObjectLost as error:

@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import ssl
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,9 @@ from urllib.parse import unquote, urlsplit
 from gridcore.sdk.grid.resp import Bytes, Replies, encoded
 
 CONNECT_WITHIN_S = 10.0
+
+DEAF_S = 20.0
+"""The other end's machine has not confirmed anything for so long: it is gone without a word."""
 
 READ_BYTES = 256 * 1024
 
@@ -58,17 +62,12 @@ class Link:
         return self._socket.fileno()
 
     def connect(self) -> None:
-        """Raises OSError. What was not answered on the connection before is sent again."""
+        """Waits for the connection; raises OSError."""
+        self.use(opened(self._url.geturl()))
+
+    def use(self, sock: socket.socket) -> None:
+        """A new connection. What was not answered on the one before is sent again."""
         url = self._url
-        sock = socket.create_connection((url.hostname, url.port or 6379), CONNECT_WITHIN_S)
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if url.scheme == "rediss":
-                sock = ssl.create_default_context().wrap_socket(sock, server_hostname=url.hostname)
-            sock.setblocking(False)
-        except BaseException:
-            sock.close()
-            raise
         self._socket, self._replies = sock, Replies()
         self._out.clear()
         self._greetings = 0
@@ -158,6 +157,59 @@ class Link:
     def _greet(self, *command: str) -> None:
         self._out.extend(encoded(command))
         self._greetings += 1
+
+
+def opened(url: str) -> socket.socket:
+    """A connection that is ready to be spoken on; waits for it, and raises OSError."""
+    parts = urlsplit(url)
+    sock = socket.create_connection((parts.hostname, parts.port or 6379), CONNECT_WITHIN_S)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(DEAF_S * 1000))
+        if parts.scheme == "rediss":
+            sock = ssl.create_default_context().wrap_socket(sock, server_hostname=parts.hostname)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class Opening:
+    """A connection that is on its way, in a thread: nobody else is to wait for a host that does not
+    answer."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._found: socket.socket | OSError | None = None
+        self._is_wanted = True
+        self._lock = threading.Lock()
+        threading.Thread(target=self._open, name="gridcore-connect", daemon=True).start()
+
+    def _open(self) -> None:
+        found: socket.socket | OSError
+        try:
+            found = opened(self._url)
+        except OSError as error:
+            found = error
+        with self._lock:
+            self._found = found
+            if not self._is_wanted and isinstance(found, socket.socket):
+                found.close()
+
+    def take(self) -> socket.socket | None:
+        """None if it is not there yet; raises OSError."""
+        with self._lock:
+            if isinstance(self._found, OSError):
+                raise self._found
+            return self._found
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_wanted = False
+            if isinstance(self._found, socket.socket):
+                self._found.close()
 
 
 def ask(link: Link, *command: str | int | Bytes, within_s: float = CONNECT_WITHIN_S) -> Any:

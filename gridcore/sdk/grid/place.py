@@ -499,10 +499,13 @@ class GridPlace:
     def _on_fetch(
         self, name: str, run: Run, worker: int, message: Message, beside: list[Any]
     ) -> None:
-        """Another program asks for a value."""
-        del run, worker, beside
+        """Another program asks for a value, which is held until it says that it has it."""
+        del worker, beside
         _, token, number = message
         core = self._core
+        if token in run.lent:
+            return  # it was asked twice
+        run.lent[token] = number
 
         def answer() -> None:
             packed, is_error = core.outcome(number)
@@ -512,13 +515,20 @@ class GridPlace:
             self._runs.order(
                 name, Part(0, [("value", token, is_error, out.wire(packed))], out.tickets)
             )
-            core.objects.release((number,))
 
         core.objects.hold((number,))
         watch = Watch(0, answer)
         core.watch_for((number,), 1, watch)
         if watch.left <= 0:
             answer()
+
+    def _on_fetched(
+        self, name: str, run: Run, worker: int, message: Message, beside: list[Any]
+    ) -> None:
+        del name, worker, beside
+        number = run.lent.pop(message[1], None)
+        if number is not None:
+            self._core.objects.release((number,))
 
     def _on_ended(
         self, name: str, run: Run, worker: int, message: Message, beside: list[Any]
@@ -564,6 +574,7 @@ class GridPlace:
 
     def _on_lost(self, name: str, run: Run, how: str) -> None:
         del name
+        self._core.objects.release(list(run.lent.values()))
         for peer in list(run.peers.values()):
             self._gone(peer, how)
         for number in run.started:
@@ -653,5 +664,6 @@ _HANDLERS: dict[str, Callable[[GridPlace, str, Run, int, Message, list[Any]], No
     "alive": GridPlace._on_alive,
     "ended": GridPlace._on_ended,
     "missed": GridPlace._on_missed,
+    "fetched": GridPlace._on_fetched,
     "fetch": GridPlace._on_fetch,
 }

@@ -51,6 +51,8 @@ class Run:
         """Those that have said something besides results."""
         self.started: dict[int, int] = {}
         """Calls that run there for a while already, and in which of its workers."""
+        self.lent: dict[int, int] = {}
+        """Values that another program fetches, by its tokens."""
         self.trusted: set[int] = set()
         """Those of them that were not pushed again, as they are at work there."""
 

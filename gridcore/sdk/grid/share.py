@@ -15,7 +15,7 @@ import contextlib
 import os
 import socket
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from gridcore.sdk.blobs import Blob
@@ -313,17 +313,19 @@ class Share:
                 os.close(fd)
             return
         sizes = [os.fstat(fd).st_size for fd in fds]
-        if any(size > MOST_BYTES for size in sizes):
-            for fd in fds:
-                os.close(fd)
-            results = [message for message in messages if message[0] == "d"]
-            if _places_in(results) < len(fds):
+        too_large = {place: size for place, size in enumerate(sizes) if size > MOST_BYTES}
+        if too_large:
+            of_results = {
+                place for message in messages if message[0] == "d" for place in _places_in(message)
+            }
+            if not too_large.keys() <= of_results:
                 # In the middle of a call, which could only wait for an answer for ever.
+                for fd in fds:
+                    os.close(fd)
                 worker.end = _is_too_large(max(sizes))
                 self._outside.kill(worker.number)
                 return
-            messages = [_failed(message, max(sizes)) for message in messages]
-            fds, sizes = [], []
+            messages = [_failed(message, too_large) for message in messages]
         kept: list[Message] = []
         worker.is_nudged = False
         for message in messages:
@@ -347,10 +349,13 @@ class Share:
                 kept.append(message)
         tickets: list[Ticket] = []
         values: list[tuple[Ticket, Blob]] = []
-        for fd, size in zip(fds, sizes, strict=True):
+        for place, (fd, size) in enumerate(zip(fds, sizes, strict=True)):
             ticket = (self._names.new(), size)
-            values.append((ticket, Blob(fd, ticket[1])))
             tickets.append(ticket)
+            if place in too_large:
+                os.close(fd)
+            else:
+                values.append((ticket, Blob(fd, size)))
         if kept:
             self._letters.add(Part(worker.number, kept, tickets), values)
         self.give_out()
@@ -623,22 +628,25 @@ class Share:
         self._letters.add(Part(worker, [message], []))
 
 
-def _places_in(results: Sequence[Message]) -> int:
-    """How many large values these are."""
-    return sum(not isinstance(wire, bytes) for result in results for wire in result[4])
+def _places_in(result: Message) -> list[int]:
+    """Of its large values, in the frame."""
+    return [wire[0] for wire in result[4] if not isinstance(wire, bytes)]
 
 
 def _is_too_large(size: int) -> str:
     return f"it has {size:,} bytes, and the grid's store takes {MOST_BYTES:,} of one value"
 
 
-def _failed(message: Message, size: int) -> Message:
+def _failed(message: Message, too_large: Mapping[int, int]) -> Message:
     """A result that the store does not take goes as an error."""
     if message[0] != "d":
         return message
+    sizes = [too_large[place] for place in _places_in(message) if place in too_large]
+    if not sizes:
+        return message
     error = PayloadTooLarge(
         "Sending a result",
-        cause=_is_too_large(size),
+        cause=_is_too_large(max(sizes)),
         next_step="Split it, or write it to where others can read it",
     )
     return (*message[:3], FAILED, [packed_error(error).data], None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import math
+import socket
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from gridcore.sdk.engine import Exported
 from gridcore.sdk.grid.kept import LOSABLE_S
 from gridcore.sdk.grid.keys import ALIVE_S, BEAT_S, KEPT_S, JobKeys
 from gridcore.sdk.grid.letters import Command
-from gridcore.sdk.grid.link import Link
+from gridcore.sdk.grid.link import Link, Opening, opened
 from gridcore.sdk.grid.messages import Ticket
 from gridcore.sdk.grid.resp import ReplyError
 from gridcore.sdk.grid.values import fields_of, joined, pieces_of
@@ -41,6 +42,9 @@ _NEED_MEMORY = frozenset({"HSET", "LPUSH", "RPUSH", "SET", "XADD"})
 """What a full Redis refuses."""
 
 LONGEST_PAUSE_S = 5.0
+
+LOOK_FOR_CONNECTION_S = 0.05
+"""Whether it is there, while there is none."""
 
 SLOW_BYTES_PER_S = 125_000
 """What a slow uplink takes."""
@@ -82,6 +86,7 @@ class Store:
         self._has_beaten = False
         self._server = b""
         self._attempt = 0
+        self._opening: Opening | None = None
         self._connect_at = math.inf
         """`start` connects for the first time, and the pump's thread is there before."""
         self._refused: deque[tuple[Command, Callable[[Any], None] | None]] = deque()
@@ -101,7 +106,7 @@ class Store:
     def start(self) -> None:
         """Raises OSError if Redis cannot be reached."""
         for link in (self._calls, self._letters):
-            self._connect(link)
+            self._connect(link, opened(self._url))
         # Before any item: nobody works for a driver that is not there.
         self._beat(time.monotonic())
         self._read_on()
@@ -124,6 +129,8 @@ class Store:
                 time.sleep(0.001)
         for link in (self._calls, self._letters):
             self._disconnect(link)
+        if self._opening is not None:
+            self._opening.close()
 
     @property
     def is_connected(self) -> bool:
@@ -368,10 +375,14 @@ class Store:
 
     # Connections
 
-    def _connect(self, link: Link) -> None:
+    def _connect(self, link: Link, sock: socket.socket) -> None:
         if link.unanswered:
             self._on_repeated()
-        link.connect()
+        try:
+            link.use(sock)
+        except OSError:
+            link.close()
+            raise
         self._poller.watch(link.fileno(), lambda can_read: self._ready(link, can_read))
         if link is self._calls:
             link.send(("INFO", "server"), self._met)
@@ -405,16 +416,25 @@ class Store:
             )
 
     def _connect_again(self, now: float) -> None:
+        if self._opening is None:
+            self._opening = Opening(self._url)
         try:
-            for link in (self._calls, self._letters):
-                if not link.is_connected:
-                    self._connect(link)
+            sock = self._opening.take()
+            if sock is None:
+                self._connect_at = now + LOOK_FOR_CONNECTION_S
+                return
+            self._opening = None
+            self._connect(self._letters if self._calls.is_connected else self._calls, sock)
         except OSError as error:
+            self._opening = None
             self._attempt += 1
             pause = full_jitter_s(self._attempt, first_s=0.1, most_s=LONGEST_PAUSE_S)
             self._connect_at = now + pause
             if self._attempt == 1:
                 _log.warning("it is still away (%s)", error)
+            return
+        if not self.is_connected:
+            self._connect_again(now)
             return
         if self._attempt:
             _log.warning("the grid's Redis is back")

@@ -15,11 +15,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gridcore.sdk.errors import GridError, NotPicklable, TaskError, describe
+from gridcore.sdk.errors import GridError, NotPicklable, PayloadTooLarge, TaskError, describe
 from gridcore.sdk.outcomes import DONE, FAILED, MAY_REPEAT, STOPPED, packed_error
 from gridcore.sdk.packing import Packed, pack, unpack, unpack_bytes
 from gridcore.sdk.workers import streams
-from gridcore.sdk.workers.frames import Message, packed_from
+from gridcore.sdk.workers.frames import MAX_FDS, Message, packed_from
 from gridcore.sdk.workers.streams import Producer
 from gridcore.sdk.workers.worker_engine import WorkerEngine, current_call
 
@@ -432,7 +432,14 @@ def packed_results(result: Any, num_returns: int, name: str) -> list[Packed]:
             f"{name} has num_returns={num_returns} and returned"
             f" {len(parts) if parts else type(result).__name__}: return a tuple of that many"
         )
-    return [pack(part, what) for part in parts]
+    packed = [pack(part, what) for part in parts]
+    if sum(part.blob is not None for part in packed) > MAX_FDS:
+        raise PayloadTooLarge(
+            f"Sending the results of {name}",
+            cause=f"more than {MAX_FDS} of them are large",
+            next_step="Return them in a list, or yield them",
+        )
+    return packed
 
 
 def failed(
@@ -442,7 +449,7 @@ def failed(
     may_repeat = isinstance(error, Exception) and (
         kinds is True or (isinstance(kinds, tuple) and _is_one_of(error, kinds))
     )
-    if isinstance(error, NotPicklable):
+    if isinstance(error, NotPicklable | PayloadTooLarge):
         travels: GridError = error
         error.__cause__ = None
     else:

@@ -372,6 +372,8 @@ class WorkerEngine:
 
     def done(self, number: int, seconds: float, status: int, results: list[Packed]) -> None:
         with self._out_lock:
+            if len(self._out.fds) + len(results) > MAX_FDS:
+                self.flush()
             out = self._out
             wires = [out.wire(packed) for packed in results]
             refs = [packed.refs for packed in results] if any(p.refs for p in results) else None
