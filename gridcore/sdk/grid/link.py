@@ -129,7 +129,8 @@ class Link:
         if sock is None:
             return
         total = 0
-        while total < MOST_READ_AT_ONCE:
+        # What TLS has decrypted already makes no socket readable.
+        while total < MOST_READ_AT_ONCE or (isinstance(sock, ssl.SSLSocket) and sock.pending()):
             try:
                 count = sock.recv_into(self._buffer)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
