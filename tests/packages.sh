@@ -4,11 +4,11 @@
 #     tests/packages.sh [CACHE_FOLDER]        (default: $GRIDCORE_TEST_CACHE, else .cache/tests)
 #
 # The Docker engine, a registry, Redis, the emulation of arm64, faketime and the tests that come with
-# the system's Python become packages of the system; the static busybox of both architectures, of
-# which the test images are made, goes to CACHE_FOLDER as busybox-amd64 and busybox-arm64, and the
-# Redis clients of other people that the tests connect go to CACHE_FOLDER/clients. What is there
-# already is left alone. Where nothing can be installed the script says what is missing and succeeds:
-# the tests that need it are then skipped.
+# the system's Python become packages of the system. Of the things that go to CACHE_FOLDER the test
+# images are made: the static busybox of both architectures as busybox-amd64 and busybox-arm64, and
+# Debian's Python for arm64 as python-arm64.tar. The Redis clients of other people that the tests
+# connect go to CACHE_FOLDER/clients. What is there already is left alone. Where nothing can be
+# installed the script says what is missing and succeeds: the tests that need it are then skipped.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -84,14 +84,15 @@ if [ -x /usr/bin/python3 ] && ! system_python 'find_spec("test.test_concurrent_f
 fi
 binaries=()
 for architecture in amd64 arm64; do
-    [ -x "$cache/busybox-$architecture" ] || binaries+=("$architecture")
+    [ -x "$cache/busybox-$architecture" ] || binaries+=("busybox-$architecture")
 done
+[ -e "$cache/python-arm64.tar" ] || binaries+=(python-arm64)
 if [ ${#packages[@]} -eq 0 ] && [ ${#binaries[@]} -eq 0 ]; then
     exit 0
 fi
 
 give_up() {
-    echo "tests/packages.sh: $1; missing: ${packages[*]} ${binaries[*]/#/busybox-}" >&2
+    echo "tests/packages.sh: $1; missing: ${packages[*]} ${binaries[*]}" >&2
     exit 0
 }
 
@@ -137,33 +138,46 @@ if [ ${#packages[@]} -gt 0 ]; then
 fi
 
 # With package lists of its own, so that the machine's apt need not know the other architecture.
-fetch_busybox() {
+# unpack ARCHITECTURE PACKAGE...: with all that they need, into $scratch/ARCHITECTURE/files
+unpack() {
     local architecture=$1 apt_root="$scratch/$1"
     local options=(
         -o "APT::Architecture=$architecture"
         -o "APT::Architectures=$architecture"
         -o "Acquire::Languages=none"
         -o "Dir::State::Lists=$apt_root/lists"
+        -o "Dir::State::status=/dev/null"
         -o "Dir::Cache=$apt_root/cache"
     )
+    shift
     mkdir -p "$apt_root/lists/partial" "$apt_root/cache/archives/partial" "$apt_root/files"
-    cd "$apt_root"
-    apt "${options[@]}" update &&
-        apt "${options[@]}" download busybox-static &&
-        dpkg-deb -x busybox-static_*.deb files &&
-        install_binary files/bin/busybox "$cache/busybox-$architecture"
+    [ -e "$apt_root/updated" ] || apt "${options[@]}" update && touch "$apt_root/updated"
+    apt "${options[@]}" --yes --no-install-recommends --download-only install "$@" || return 1
+    local package
+    for package in "$apt_root"/cache/archives/*.deb; do
+        dpkg-deb -x "$package" "$apt_root/files"
+    done
 }
 
-install_binary() {
-    mkdir -p "$(dirname "$2")"
-    cp "$1" "$2.$$"
-    chmod 755 "$2.$$"
-    mv "$2.$$" "$2"
+fetch() {
+    local architecture=${1#*-} files="$scratch/${1#*-}/files" made=$cache/$1
+    mkdir -p "$cache"
+    case $1 in
+        busybox-*)
+            unpack "$architecture" busybox-static &&
+                command install -m 755 "$files/bin/busybox" "$made.$$"
+            ;;
+        python-*)
+            made+=.tar
+            unpack "$architecture" python3-minimal libpython3-stdlib &&
+                tar --create --file "$made.$$" --directory "$files" lib usr/bin usr/lib
+            ;;
+    esac && mv "$made.$$" "$made"
 }
 
-for architecture in "${binaries[@]}"; do
-    fetch_busybox "$architecture" || {
+for binary in "${binaries[@]}"; do
+    fetch "$binary" || {
         tail -n 20 "$scratch/log" >&2
-        give_up "busybox for $architecture could not be fetched"
+        give_up "$binary could not be fetched"
     }
 done

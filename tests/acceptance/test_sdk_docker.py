@@ -15,8 +15,10 @@ import docker
 import pytest
 
 import gridcore
-from gridcore.sdk.errors import OutOfMemory
+from gridcore.sdk.grid.messages import PYTHON
 from tests.support.docker_engine import DockerEngine
+from tests.support.fixtures import require
+from tests.support.images import Architecture, ArmPython, Busybox, sdk_image
 from tests.support.programs import TOKEN, HubProgram, NodeProgram
 
 WITHIN_S = 60.0
@@ -75,6 +77,32 @@ class Counter:
         return self.value
 
 
+@pytest.fixture(scope="module")
+def arm64_image(
+    docker_engine: DockerEngine, busybox: Busybox, arm64: Architecture
+) -> Iterator[str]:
+    python = ArmPython(busybox.path(arm64).parent)
+    require(python.unavailable_reason())
+    if python.version() != PYTHON:
+        pytest.skip(f"Debian's Python is {python.version()}, and this one is {PYTHON}")
+    with docker_engine.client() as client:
+        tag = sdk_image(client, python)
+        yield tag
+        client.remove_image(tag, force=True)
+
+
+@pytest.fixture
+def arm64_grid(
+    hub_for_containers: HubProgram, start_docker_node: Callable[..., NodeProgram], arm64_image: str
+) -> Iterator[None]:
+    start_docker_node("pi", architecture="aarch64", parallelism=1)
+    gridcore.init(hub_for_containers.url, token=TOKEN, image=arm64_image)
+    try:
+        yield
+    finally:
+        gridcore.shutdown()
+
+
 def run_of(client: docker.APIClient, hub: HubProgram) -> list[str]:
     task = hub.get("/api/tasks")["current"]
     found = client.containers(filters={"label": [f"io.gridcore.task={task}"]})
@@ -97,6 +125,27 @@ def test_calls_values_and_actors_work_in_containers(grid: HubProgram) -> None:
     assert gridcore.get([counter.add.remote(n) for n in range(5)], timeout=WITHIN_S)[-1] == 10
 
 
+@pytest.mark.usefixtures("arm64_grid")
+def test_so_they_do_on_another_architecture() -> None:
+    @gridcore.remote
+    def machine(n: int, large: bytes) -> tuple[str, int, int]:
+        return os.uname().machine, n, len(large)
+
+    @gridcore.remote
+    def nested(n: int) -> bytes:
+        return bytes(gridcore.get(machine.remote(n, b"small"))[1])
+
+    large = gridcore.put(bytes(1_000_000))
+    refs = [machine.remote(n, large) for n in range(20)]  # type: ignore[arg-type]
+    expected = [("aarch64", n, 1_000_000) for n in range(20)]
+    assert gridcore.get(refs, timeout=WITHIN_S) == expected
+    assert gridcore.get(nested.remote(300_000), timeout=WITHIN_S) == bytes(300_000)
+    counter = Counter.remote()
+    assert gridcore.get([counter.add.remote(n) for n in range(5)], timeout=WITHIN_S)[-1] == 10
+    ref = machine.remote(-1, large)  # type: ignore[arg-type]
+    assert gridcore.get(ref, timeout=WITHIN_S) == ("aarch64", -1, 1_000_000)
+
+
 def test_a_container_that_is_killed_has_its_calls_done_again(
     grid: HubProgram, docker_client: docker.APIClient
 ) -> None:
@@ -117,7 +166,7 @@ def test_a_call_that_takes_more_memory_than_its_container_has_says_so(grid: HubP
     def eat() -> int:
         return len(bytearray(b"x") * (1 << 30))
 
-    with pytest.raises(OutOfMemory, match="memory"):
+    with pytest.raises(gridcore.OutOfMemory, match="memory"):
         gridcore.get(eat.remote(), timeout=WITHIN_S)
     with pytest.raises(gridcore.GridError, match="largest container has 268,435,456 bytes"):
         gridcore.get(whereabouts.options(memory="1 GiB").remote(), timeout=WITHIN_S)

@@ -14,8 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import cloudpickle
 import docker
 
+import gridcore
 from tests.support.docker_engine import LABELS
 
 Architecture = Literal["amd64", "arm64"]
@@ -50,6 +52,57 @@ class Busybox:
         if self.path(architecture).exists():
             return None
         return f"no {self.path(architecture)} (tests/packages.sh fetches it)"
+
+
+class ArmPython:
+    """Debian's Python for arm64, as tests/packages.sh left it."""
+
+    def __init__(self, cache_folder: Path) -> None:
+        self._archive = cache_folder / "python-arm64.tar"
+
+    def unavailable_reason(self) -> str | None:
+        if self._archive.exists():
+            return None
+        return f"no {self._archive} (tests/packages.sh fetches it)"
+
+    def files(self) -> tuple[dict[str, bytes], dict[str, str]]:
+        """And the links among them."""
+        files: dict[str, bytes] = {}
+        links: dict[str, str] = {}
+        with tarfile.open(self._archive) as archive:
+            for entry in archive:
+                content = archive.extractfile(entry) if entry.isfile() else None
+                if content is not None:
+                    files[entry.name] = content.read()
+                elif entry.issym():
+                    links[entry.name] = entry.linkname
+        return files, links
+
+    def version(self) -> str:
+        with tarfile.open(self._archive) as archive:
+            target = archive.getmember("usr/bin/python3").linkname
+        return target.removeprefix("python")
+
+
+def sdk_image(client: docker.APIClient, python: ArmPython) -> str:
+    """What the SDK's calls run in, for arm64."""
+    files, links = python.files()
+    for module in (cloudpickle, gridcore):
+        folder = Path(module.__file__ or "").parent
+        about = folder.parent.glob(f"{module.__name__}-*.dist-info/METADATA")
+        for file in (*folder.rglob("*.py"), *folder.rglob("*.lua"), *about):
+            name = f"usr/lib/python3/dist-packages/{file.relative_to(folder.parent)}"
+            files[name] = file.read_bytes()
+    tag = f"gridcore-test/sdk-arm64:{uuid.uuid4().hex[:8]}"
+    load_image(
+        client,
+        tag,
+        architecture="arm64",
+        files=files,
+        links=links,
+        env={"PATH": "/usr/bin", "PYTHONUNBUFFERED": "1"},
+    )
+    return tag
 
 
 def busybox_image(
@@ -119,6 +172,7 @@ def load_image(
 
     Their paths have no leading slash; all of them are executable.
     """
+    environment = {"PATH": "/bin", **(env or {})}
     layer = _layer(files, links or {})
     config = json.dumps(
         {
@@ -126,10 +180,7 @@ def load_image(
             "os": "linux",
             "created": "2025-01-01T00:00:00Z",
             "config": {
-                "Env": [
-                    "PATH=/bin",
-                    *(f"{name}={value}" for name, value in (env or {}).items()),
-                ],
+                "Env": [f"{name}={value}" for name, value in environment.items()],
                 "Entrypoint": list(entrypoint) or None,
                 "Cmd": list(cmd) or None,
                 "Labels": LABELS,
