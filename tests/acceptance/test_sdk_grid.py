@@ -5,14 +5,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -21,31 +16,17 @@ import redis
 
 import gridcore
 from gridcore.sdk.errors import NotConnected, ObjectLost, PayloadTooLarge, VersionMismatch
+from tests.acceptance.sdk_programs import (
+    LONG_S,
+    Counter,
+    node_of,
+    runners,
+    square,
+    start_driver,
+)
 from tests.sdk.signals import WITHIN_S, reach, times_reached, wait_for, wait_reached
-from tests.support.fixtures import require
 from tests.support.grid import Grid
-from tests.support.redis_server import unavailable_reason
 from tests.support.waiting import wait_until
-
-LONG_S = 60.0
-"""For what comes back only after a lease time."""
-
-
-@pytest.fixture
-def grid() -> Iterator[Grid]:
-    require(unavailable_reason())
-    with Grid(slots=2, lease_time=3) as grid:
-        gridcore.init(grid.hub.url, token=grid.token)
-        try:
-            yield grid
-        finally:
-            gridcore.shutdown()
-            end_drivers()
-
-
-@gridcore.remote
-def square(n: int) -> int:
-    return n * n
 
 
 @gridcore.remote
@@ -64,32 +45,6 @@ def large(size: int) -> bytes:
 @gridcore.remote
 def size(value: bytes) -> int:
     return len(value)
-
-
-@gridcore.remote
-class Counter:
-    def __init__(self) -> None:
-        self.value = 0
-
-    def increment(self) -> int:
-        self.value += 1
-        return self.value
-
-    def process(self) -> int:
-        return os.getpid()
-
-
-def runners(node: psutil.Process) -> list[psutil.Process]:
-    """The containers' programs, here plain processes."""
-    return [
-        child
-        for child in node.children(recursive=True)
-        if "gridcore.sdk.grid.runner" in child.cmdline()
-    ]
-
-
-def node_of(grid: Grid) -> psutil.Process:
-    return psutil.Process(grid.node.process.pid)
 
 
 def test_calls_end_while_the_hub_is_killed_and_started_again(grid: Grid) -> None:
@@ -234,52 +189,6 @@ def test_a_node_that_was_frozen_past_its_lease_does_no_harm(grid: Grid, tmp_path
         n * n for n in range(500)
     ]
     assert times_reached(tmp_path / "here") == 2
-
-
-DRIVER = """
-    import sys, time
-    from pathlib import Path
-    import gridcore
-
-    folder, name = Path(sys.argv[1]), sys.argv[2]
-
-    @gridcore.remote
-    def mark(n):
-        with (folder / name).open("a") as file:
-            file.write("x")
-        while not (folder / "go").exists():
-            time.sleep(0.01)
-        return n
-
-    @gridcore.remote
-    class Host:
-        def __init__(self):
-            (folder / f"{name}.actor").write_text("x")
-
-    host = Host.remote()
-    refs = [mark.remote(n) for n in range(10)]
-    Path(folder / f"{name}.id").write_text(refs[0].id)
-    print(sum(gridcore.get(refs)), flush=True)
-"""
-
-
-def end_drivers() -> None:
-    """Those that a test which failed has left."""
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.Error):  # others end meanwhile
-            if any(part.endswith("driver.py") for part in child.cmdline()):
-                child.kill()
-
-
-def start_driver(grid: Grid, folder: Path, name: str) -> subprocess.Popen[str]:
-    program = folder / "driver.py"
-    program.write_text(textwrap.dedent(DRIVER))
-    return subprocess.Popen(
-        [sys.executable, str(program), str(folder), name],
-        env=os.environ | {"GRIDCORE_HUB": grid.hub.url, "GRIDCORE_TOKEN": grid.token},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
 
 
 def test_several_programs_share_the_grid(grid: Grid, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -14,32 +13,17 @@ import pytest
 import redis
 
 import gridcore
-from tests.acceptance.test_sdk_grid import (
+from tests.acceptance.sdk_programs import (
     LONG_S,
     Counter,
-    end_drivers,
     node_of,
     runners,
     square,
     start_driver,
 )
 from tests.sdk.signals import WITHIN_S, reach, wait_reached
-from tests.support.fixtures import require
 from tests.support.grid import Grid
-from tests.support.redis_server import unavailable_reason
 from tests.support.waiting import wait_until
-
-
-@pytest.fixture
-def grid() -> Iterator[Grid]:
-    require(unavailable_reason())
-    with Grid(slots=2, lease_time=3) as grid:
-        gridcore.init(grid.hub.url, token=grid.token)
-        try:
-            yield grid
-        finally:
-            gridcore.shutdown()
-            end_drivers()
 
 
 def workers_of(grid: Grid) -> list[psutil.Process]:

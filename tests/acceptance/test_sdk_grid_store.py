@@ -6,29 +6,15 @@
 from __future__ import annotations
 
 import marshal
-from collections.abc import Iterator
 
 import pytest
 import redis
 
 import gridcore
-from tests.acceptance.test_sdk_grid import LONG_S, Counter, square
+from tests.acceptance.sdk_programs import LONG_S, Counter, square
 from tests.sdk.signals import WITHIN_S
-from tests.support.fixtures import require
 from tests.support.grid import Grid
-from tests.support.redis_server import unavailable_reason
 from tests.support.waiting import wait_until
-
-
-@pytest.fixture
-def grid() -> Iterator[Grid]:
-    require(unavailable_reason())
-    with Grid(slots=2, lease_time=3) as grid:
-        gridcore.init(grid.hub.url, token=grid.token)
-        try:
-            yield grid
-        finally:
-            gridcore.shutdown()
 
 
 def test_calls_wait_while_redis_is_full_and_all_of_them_end(
