@@ -48,6 +48,14 @@ class TaskCancelled(GridError):
 class TaskTimeout(GridError):
     """An attempt took longer than the call's `timeout` and was ended."""
 
+    @classmethod
+    def of(cls, name: str, seconds: float) -> TaskTimeout:
+        return cls(
+            f"Running {name}",
+            cause=f"it took longer than its timeout of {seconds:g} s",
+            next_step="Give it more time, or less to do",
+        )
+
 
 class GetTimeout(GridError, TimeoutError):
     """The wait was over before the call was. The call goes on."""

@@ -368,13 +368,7 @@ class Core:
             process = self._where(call)
             if call.ends_as is None:
                 call.is_late = True
-                call.ends_as = packed_error(
-                    TaskTimeout(
-                        f"Running {call.name}",
-                        cause=f"it took longer than its timeout of {call.timeout:g} s",
-                        next_step="Give it more time, or less to do",
-                    )
-                )
+                call.ends_as = packed_error(TaskTimeout.of(call.name, call.timeout or 0.0))
                 call.deadline = now + STOP_GRACE_S
                 if call.stream is not None:
                     self.streams.let_go(call.stream)

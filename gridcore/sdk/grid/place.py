@@ -410,13 +410,7 @@ class GridPlace:
     def _late(self, call: CallRecord) -> None:
         if call.ends_as is None:
             call.is_late = True
-            call.ends_as = packed_error(
-                TaskTimeout(
-                    f"Running {call.name}",
-                    cause=f"it took longer than its timeout of {call.timeout:g} s",
-                    next_step="Give it more time, or less to do",
-                )
-            )
+            call.ends_as = packed_error(TaskTimeout.of(call.name, call.timeout or 0.0))
         self._core.stopped(call)
 
     def _on_died(
