@@ -10,6 +10,10 @@ DONE, FAILED, MAY_REPEAT, STOPPED = 0, 1, 2, 3
 was asked to stop."""
 
 
+ANY_ATTEMPT = -1
+"""Of a call that is to stop: whichever it is at."""
+
+
 def packed_error(error: GridError) -> Packed:
     """As much of it as survives: an exception may refuse to be pickled, or to be made again."""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,88 @@ def test_a_call_that_waits_for_another_can_be_cancelled(tmp_path: Path) -> None:
     gridcore.cancel(inner)
     assert isinstance(inner.exception(WITHIN_S), gridcore.TaskCancelled)
     assert gridcore.get([one.remote() for _ in range(10)], timeout=WITHIN_S) == [1] * 10
+
+
+def test_a_function_in_c_can_be_cancelled() -> None:
+    """There is no frame of the user's."""
+    refs = [gridcore.remote(time.sleep).remote(1000) for _ in range(2)]
+    gridcore.wait(refs, timeout=0.5)  # nobody says when they have begun
+    for ref in refs:
+        gridcore.cancel(ref)
+        assert isinstance(ref.exception(WITHIN_S), gridcore.TaskCancelled)
+    assert gridcore.get(one.remote(), timeout=WITHIN_S) == 1
+
+
+def test_a_call_can_be_cancelled_whatever_its_threads_and_questions(tmp_path: Path) -> None:
+    @gridcore.remote
+    def busy() -> None:
+        threads = [
+            threading.Thread(target=lambda: gridcore.get([one.remote() for _ in range(3)]))
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        gridcore.nodes()
+        reach(tmp_path / "p")
+        while True:
+            time.sleep(0.001)
+
+    ref = busy.remote()
+    wait_reached(tmp_path / "p")
+    ref.cancel()
+    assert isinstance(ref.exception(WITHIN_S), gridcore.TaskCancelled)
+
+
+def test_a_call_that_fails_just_when_its_time_is_over_is_repeated(tmp_path: Path) -> None:
+    """The word that it is to stop comes when the next attempt runs."""
+
+    @gridcore.remote(timeout=0.05, max_retries=3, retry_exceptions=True)
+    def fails_first(place: int) -> int:
+        point = tmp_path / str(place)
+        reach(point)
+        if times_reached(point) == 1:
+            time.sleep(0.049 + place * 0.0001)
+            raise ValueError(place)
+        return place
+
+    refs = [fails_first.remote(place) for place in range(20)]
+    assert gridcore.get(refs, timeout=WITHIN_S) == list(range(20))
+
+
+def test_a_core_is_free_again_when_a_worker_dies_with_calls_on_top_of_each_other(
+    tmp_path: Path,
+) -> None:
+    @gridcore.remote
+    def elsewhere(point: Path) -> None:
+        reach(point)
+        wait_for(tmp_path / "go")
+
+    @gridcore.remote(max_retries=0)
+    def top(point: Path) -> None:
+        gridcore.get(elsewhere.remote(point))
+
+    @gridcore.remote(max_retries=0)
+    def bottom(point: Path) -> None:
+        (tmp_path / f"{point.name}.pid").write_text(str(os.getpid()))
+        gridcore.get(top.remote(point))
+
+    ref = bottom.remote(tmp_path / "elsewhere")
+    wait_reached(tmp_path / "elsewhere")
+    os.kill(int((tmp_path / "elsewhere.pid").read_text()), signal.SIGKILL)
+    with pytest.raises(gridcore.WorkerDied):
+        gridcore.get(ref, timeout=WITHIN_S)
+    reach(tmp_path / "go")
+    both = [meets.remote(tmp_path, place) for place in range(2)]
+    assert gridcore.get(both, timeout=WITHIN_S) == [0, 1], "at the same time"
+
+
+@gridcore.remote
+def meets(folder: Path, place: int) -> int:
+    reach(folder / "meets")
+    wait_reached(folder / "meets", times=2)
+    return place
 
 
 def test_force_ends_a_call_that_cannot_be_interrupted(tmp_path: Path) -> None:

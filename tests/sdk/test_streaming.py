@@ -200,6 +200,19 @@ def test_one_that_has_not_begun_does_not_begin_when_nobody_wants_it(tmp_path: Pa
     assert not (tmp_path / "never").exists()
 
 
+def test_one_that_takes_longer_than_its_timeout_says_so(tmp_path: Path) -> None:
+    @gridcore.remote(timeout=0.5)
+    def numbers() -> Iterator[int]:
+        yield from range(3 * MOST_AHEAD)
+
+    generator = numbers.remote()
+    first = next(generator)
+    time.sleep(1.0)  # it is a slow consumer
+    with pytest.raises(gridcore.TaskTimeout):
+        values(generator)
+    assert gridcore.get(first, timeout=WITHIN_S) == 0
+
+
 @pytest.mark.parametrize("taken", [1, MOST_AHEAD // 2])
 def test_it_can_be_cancelled(tmp_path: Path, taken: int) -> None:
     produced, end = tmp_path / "produced", tmp_path / "end"

@@ -91,7 +91,7 @@ def test_its_method_does_not_run_and_it_is_over(
     inside: Inside, kind: type, concurrency: int | None
 ) -> None:
     inside.create(kind, concurrency)
-    inside.runner.unwanted.add(2)
+    inside.runner.unwanted[2] = 0
     inside.run(*method(2, "work"))
     assert inside.answers(1) == {2: STOPPED}
     inside.run(*method(3, "count"))
@@ -99,11 +99,19 @@ def test_its_method_does_not_run_and_it_is_over(
     assert not inside.runner.unwanted
 
 
+def test_another_attempt_is_not_meant(inside: Inside) -> None:
+    """It was to stop when it was over already, and is repeated."""
+    inside.create(Plain, None)
+    inside.runner.unwanted[2] = 0
+    inside.run("m", 2, "work", NO_ARGUMENTS, (), (), 1, (1, ""))
+    assert inside.answers(1) == {2: DONE}
+
+
 def test_a_call_lets_go_of_its_large_arguments(inside: Inside) -> None:
     large = pack(bytes(1_000_000), "an argument")
     assert large.blob is not None
     fd = os.dup(large.blob.fd)
-    inside.runner.unwanted.add(2)
+    inside.runner.unwanted[2] = 0
     message = ("c", 2, b"any", (0, large.blob.size), (), (), 1, None, None)
     inside.runner.run(message, [fd])
     inside.engine.flush()

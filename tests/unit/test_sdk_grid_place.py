@@ -42,7 +42,7 @@ from gridcore.sdk.grid.place import (
 from gridcore.sdk.grid.runs import RUN_SILENT_S
 from gridcore.sdk.grid.values import StoredBlob
 from gridcore.sdk.options import ActorOptions, CallOptions, TaskOptions
-from gridcore.sdk.outcomes import DONE, FAILED, MAY_REPEAT, STOPPED, packed_error
+from gridcore.sdk.outcomes import ANY_ATTEMPT, DONE, FAILED, MAY_REPEAT, STOPPED, packed_error
 from gridcore.sdk.packing import Packed, pack, unpack
 from gridcore.sdk.workers.frames import Message
 
@@ -504,8 +504,8 @@ def test_a_cancelled_call_that_begins_all_the_same_is_stopped_there(
     run.say(("started", [number]), worker=6)
     assert run.told() == [
         (0, ("forget", number)),  # as it was not known when the call was cancelled
-        (5, ("tell", ("x", number))),
-        (6, ("tell", ("x", number))),
+        (5, ("tell", ("x", number, ANY_ATTEMPT))),
+        (6, ("tell", ("x", number, ANY_ATTEMPT))),
     ]
 
 
@@ -513,7 +513,7 @@ def test_a_call_that_is_known_to_run_is_stopped_where_it_is(driver: Driver, run:
     number, item = driver.pushed_call()
     run.say(("started", [number]), worker=5)
     driver.core.cancel(number, force=False)
-    assert run.told() == [(5, ("tell", ("x", number)))]
+    assert run.told() == [(5, ("tell", ("x", number, 0)))]
     assert driver.queue.taken_back == []
     run.ends(item, None, STOPPED)
     assert isinstance(driver.result(number), TaskCancelled)

@@ -510,7 +510,7 @@ def test_a_call_that_is_late_is_stopped(container: Container) -> None:
     container.wait(2.9)
     assert worker.told() == []
     container.wait(0.2)
-    assert worker.told() == [("x", 1)]
+    assert worker.told() == [("x", 1, 0)]
     container.wait(STOP_GRACE_S / 2)
     assert container.killed == []
     container.heard()
@@ -577,7 +577,7 @@ def test_nor_one_whose_arguments_are_on_their_way(container: Container) -> None:
 def test_one_that_runs_is_asked_to_stop(container: Container) -> None:
     worker = container.at_work(1)
     container.order(("forget", 1))
-    assert worker.told() == [("x", 1)]
+    assert worker.told() == [("x", 1, 0)]
     worker.ends(1, status=STOPPED)
     assert outcomes(container.heard()) == [("over", 1)]
 

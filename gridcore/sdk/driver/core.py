@@ -254,11 +254,12 @@ class Core:
         elif kill:
             self.end_peer(process, "the call was cancelled by force")
         else:
-            self.place.tell(process, (order, call.number))
+            message = (order, call.number, call.attempt)
+            self.place.tell(process, message)
             if call.actor is not None and order == "x":
                 # In turn as well: what is called after this finds it stopped.
                 out = self.place.outgoing()
-                out.messages.append((order, call.number))
+                out.messages.append(message)
                 self.place.send(process, out)
 
     def _where(self, call: CallRecord) -> Peer | None:
@@ -267,7 +268,7 @@ class Core:
     def over(self, call: CallRecord, status: int, results: list[Packed]) -> None:
         """A call of a function has run to its end, whatever that was."""
         self.deadlines.pop(call.number, None)
-        if call.ends_as is not None and not (call.is_late and status == DONE):
+        if call.ends_as is not None and not (call.is_late and _is_whole(call, status)):
             self.stopped(call)
         elif status == MAY_REPEAT and call.may_repeat():
             self.note("retried", call, results[0])
@@ -373,7 +374,7 @@ class Core:
                 if call.stream is not None:
                     self.streams.let_go(call.stream)
                 if process is not None:
-                    self.place.tell(process, ("x", call.number))
+                    self.place.tell(process, ("x", call.number, call.attempt))
             else:
                 self.deadlines.pop(call.number)
                 if process is not None:
@@ -387,3 +388,8 @@ class Core:
         if call.timeout is not None:
             call.deadline = time.monotonic() + call.timeout
             self.deadlines[call.number] = call
+
+
+def _is_whole(call: CallRecord, status: int) -> bool:
+    """It ended by itself. One that yields ends so as well when it is told to yield no more."""
+    return status == DONE and call.stream is None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gridcore.sdk.driver.records import CallRecord, Peer, Stream
 from gridcore.sdk.errors import TaskCancelled
-from gridcore.sdk.outcomes import packed_error
+from gridcore.sdk.outcomes import ANY_ATTEMPT, packed_error
 from gridcore.sdk.packing import Packed
 from gridcore.sdk.workers.streams import MOST_AHEAD, MOST_BYTES_AHEAD
 
@@ -71,7 +71,7 @@ class Streams:
     def on_value(self, peer: Peer, number: int, index: int, packed: Packed) -> None:
         stream = self.by_number.get(number)
         if stream is None:
-            self._core.place.tell(peer, ("e", number))
+            self._core.place.tell(peer, ("e", number, ANY_ATTEMPT))
         elif index == stream.received and not stream.is_over:
             core = self._core
             (value,) = core.new_numbers(1)

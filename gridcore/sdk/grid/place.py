@@ -28,7 +28,7 @@ from gridcore.sdk.errors import (
 from gridcore.sdk.grid.messages import ACTOR, CALL, LATE, PYTHON, Item, Part, Ticket, read_letter
 from gridcore.sdk.grid.runs import GridWorker, Run, Runs, SendsOrders
 from gridcore.sdk.grid.values import StoredBlob
-from gridcore.sdk.outcomes import packed_error
+from gridcore.sdk.outcomes import ANY_ATTEMPT, packed_error
 from gridcore.sdk.packing import Packed
 from gridcore.sdk.workers.endings import how_it_ended, worker_died
 from gridcore.sdk.workers.frames import Message, Outgoing, packed_from
@@ -450,7 +450,7 @@ class GridPlace:
         for number in message[1]:
             pushed = self._pushed.get(number)
             if pushed is None or (pushed.call is not None and pushed.call.ends_as is not None):
-                self._runs.order(name, Part(worker, [("tell", ("x", number))], []))
+                self._runs.order(name, Part(worker, [("tell", ("x", number, ANY_ATTEMPT))], []))
             else:
                 run.started[number] = worker
                 self._has_begun(pushed, True)

@@ -486,7 +486,7 @@ class Share:
         if call is None:
             return
         if call.seat is not None:
-            self._workers[call.seat.number].process.tell(("x", number))
+            self._workers[call.seat.number].process.tell(("x", number, call.item.attempt))
         elif call.state == READY:
             self._scheduler.drop(call)
             self._is_stopped(call)
@@ -561,7 +561,7 @@ class Share:
             elif not call.ends_as_late:
                 call.ends_as_late = True
                 self._deadlines[number] = (now + STOP_GRACE_S, call)
-                worker.process.tell(("x", number))
+                worker.process.tell(("x", number, call.item.attempt))
             else:
                 del self._deadlines[number]
                 worker.end = "did not stop when its call was out of time"

@@ -248,6 +248,8 @@ class LocalPlace:
         worker.process.close()
         is_out_of_memory = worker.end is None and self._kernel_kills.explain(code)
         how = how_it_ended(code, worker.end, is_out_of_memory=is_out_of_memory)
+        # First: what it waited for must not wake it.
+        self._core.peer_gone(worker)
         if worker.actor is not None:
             self._core.actors.on_exit(worker, how)
         elif number in self.scheduler.seats:
@@ -260,7 +262,6 @@ class LocalPlace:
         else:
             self.scheduler.coming = max(0, self.scheduler.coming - 1)
             self._failed_starts += worker.end is None
-        self._core.peer_gone(worker)
 
     def on_template_gone(self) -> None:
         """The kernel ends its workers with it."""

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from gridcore.sdk.errors import GridError, NotPicklable, PayloadTooLarge, TaskError, describe
-from gridcore.sdk.outcomes import DONE, FAILED, MAY_REPEAT, STOPPED, packed_error
+from gridcore.sdk.outcomes import ANY_ATTEMPT, DONE, FAILED, MAY_REPEAT, STOPPED, packed_error
 from gridcore.sdk.packing import Packed, pack, unpack, unpack_bytes
 from gridcore.sdk.workers import streams
 from gridcore.sdk.workers.frames import MAX_FDS, Message, packed_from
@@ -31,6 +31,9 @@ ASYNC_CONCURRENCY = 1000
 _OURS = (__file__, streams.__file__)
 
 _OUR_FOLDER = str(Path(__file__).parents[1])
+
+_CALLERS_OF_THEIRS = ("_in_main", "construct", "drain", "_call", "_call_each")
+"""Here, in `streams` and in `executor`."""
 
 
 class CallInterrupted(BaseException):
@@ -96,12 +99,21 @@ class Interrupts:
             yield
             return
         self._is_open = False
-        yield
-        self._is_open = True
+        try:
+            yield
+        finally:
+            self._is_open = True
 
 
 def _is_ours(frame: FrameType | None) -> bool:
-    return frame is not None and frame.f_code.co_filename.startswith(_OUR_FOLDER)
+    """Where it runs what the user wrote in C, there is no other frame."""
+    if frame is None or frame.f_code.co_name in _CALLERS_OF_THEIRS:
+        return False
+    return frame.f_code.co_filename.startswith(_OUR_FOLDER)
+
+
+def _attempt_of(about: About) -> int:
+    return about[0] if about is not None else 0
 
 
 class Runner:
@@ -114,8 +126,12 @@ class Runner:
         self._threads: concurrent.futures.ThreadPoolExecutor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._gate: asyncio.Semaphore | None = None
-        self.unwanted: set[int] = set()
-        """Those that were cancelled, for when they begin."""
+        self.unwanted: dict[int, int] = {}
+        """Those that were cancelled, for when they begin; which attempt of them, or ANY_ATTEMPT."""
+        self._attempts: dict[int, int] = {}
+        """Of those of the main thread."""
+        self._beside: set[int] = set()
+        """Methods that are, or will be, in threads or coroutines."""
         self._in_threads: dict[int, int] = {}
         self._threads_lock = threading.Lock()
         """A thread is only interrupted while it is at the call."""
@@ -159,7 +175,7 @@ class Runner:
             if is_gentle:
                 return True
         if self._loop is not None:
-            self.stop_in_turn(number)
+            self._loop.call_soon_threadsafe(self._cancel_coroutine, number)
             return True
         with self._threads_lock:
             thread = self._in_threads.get(number)
@@ -171,10 +187,16 @@ class Runner:
             )
         return True
 
-    def stop_in_turn(self, number: int) -> None:
-        """Coroutines that are called after it find it stopped."""
-        if self._loop is not None:
-            self.unwanted.add(number)
+    def is_another(self, number: int, attempt: int) -> bool:
+        """What runs is not the attempt that was to stop: that is over."""
+        return attempt != ANY_ATTEMPT and self._attempts.get(number, attempt) != attempt
+
+    def stop_in_turn(self, number: int, attempt: int) -> None:
+        """Coroutines that are called after it find it stopped. For the main thread."""
+        if number not in self._beside:
+            self.unwanted.pop(number, None)  # it is over
+        elif self._loop is not None:
+            self.unwanted[number] = attempt
             self._loop.call_soon_threadsafe(self._cancel_coroutine, number)
 
     def _cancel_coroutine(self, number: int) -> None:
@@ -182,13 +204,9 @@ class Runner:
         if coroutine is not None:
             coroutine.cancel()
 
-    def _is_refused(self, number: int) -> bool:
+    def _is_unwanted(self, number: int, about: About) -> bool:
         """It was cancelled before it began. Asked when a cancellation would find it otherwise."""
-        if number not in self.unwanted:
-            return False
-        self.unwanted.discard(number)
-        self._engine.refuse(number)
-        return True
+        return self.unwanted.get(number) in (ANY_ATTEMPT, _attempt_of(about))
 
     def close(self) -> None:
         if self._threads is not None:
@@ -215,9 +233,11 @@ class Runner:
         fds: list[int],
     ) -> None:
         interrupts = self._interrupts
+        self._attempts[number] = _attempt_of(about)
         interrupts.stack.append(number)
-        if self._is_refused(number):
-            interrupts.ended(number)
+        if self._is_unwanted(number, about):
+            self._ended(number)
+            self._engine.refuse(number)
             for unused in (wire, *values):
                 packed_from(unused, fds)
             return
@@ -247,14 +267,18 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
             seconds = time.perf_counter() - begun
             status, results = failed(error, name, kinds)
-        interrupts.ended(number)
-        self.unwanted.discard(number)
+        self._ended(number)
         self._engine.calls.pop(number, None)
         if num_returns < 0:
             self._producers.pop(number, None)
         before = self._seconds.get(function, seconds)
         self._seconds[function] = seconds if seconds > before else before + 0.2 * (seconds - before)
         self._engine.done(number, seconds, status, results)
+
+    def _ended(self, number: int) -> None:
+        self._interrupts.ended(number)
+        del self._attempts[number]
+        self.unwanted.pop(number, None)
 
     def _producer(self, number: int, num_returns: int, name: str) -> Producer:
         producer = Producer(self._engine, number, -1 - num_returns, name)
@@ -325,6 +349,7 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 - the user's code, as above
             self._engine.done(number, 0.0, *failed(error, name, False))
             return
+        self._beside.add(number)
         if self._loop is not None:
             asyncio.run_coroutine_threadsafe(
                 self._coroutine(number, method, args, kwargs, num_returns, about), self._loop
@@ -346,7 +371,7 @@ class Runner:
             else:
                 self._in_threads[number] = threading.get_ident()
                 try:
-                    if number in self.unwanted:
+                    if self._is_unwanted(number, about):
                         raise CallInterrupted
                     result = method(*args, **kwargs)
                 finally:
@@ -371,7 +396,7 @@ class Runner:
         assert self._gate is not None
         self._coroutines[number] = task
         try:
-            if number in self.unwanted:
+            if self._is_unwanted(number, about):
                 raise asyncio.CancelledError
             async with self._gate:
                 result = method(*args, **kwargs)
@@ -390,7 +415,8 @@ class Runner:
 
     def _ended_beside(self, number: int, begun: float, status: int, results: list[Packed]) -> None:
         """A method that ran in a thread or as a coroutine."""
-        self.unwanted.discard(number)
+        self._beside.discard(number)
+        self.unwanted.pop(number, None)
         self._producers.pop(number, None)
         self._engine.calls.pop(number, None)
         self._engine.done(number, time.perf_counter() - begun, status, results)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 AHEAD_S = 0.002
@@ -109,10 +110,11 @@ class Wait:
 
     __slots__ = ("candidates", "is_over", "of", "seat", "token")
 
-    def __init__(self, seat: Seat, token: int, of: Call | None) -> None:
+    def __init__(self, seat: Seat, token: int, of: list[Call]) -> None:
         self.seat = seat
         self.token = token
         self.of = of
+        """The calls of its stack. A thread's is one of them, nobody knows which."""
         self.candidates: deque[Call] = deque()
         self.is_over = False
 
@@ -161,8 +163,12 @@ class Seat:
     def _is_waiting_in_threads(self) -> bool:
         running = self.running
         return running is not None and any(
-            wait.of is running for wait in self.thread_waits.values()
+            call is running for wait in self.thread_waits.values() for call in wait.of
         )
+
+    @property
+    def stack(self) -> list[Call]:
+        return [*islice(self.sent.values(), 1), *self.nested]
 
     @property
     def is_free(self) -> bool:
@@ -245,6 +251,8 @@ class Scheduler:
         for call in seat.nested:
             self._give_rest(call.need)
         self._free_cpus += seat.cpus
+        seat.cpus, seat.holds = 0.0, None
+        seat.waits, seat.nested, seat.thread_waits = [], [], {}
         lost = list(seat.sent.values())
         for call in lost:
             call.state, call.seat = OVER, None
@@ -286,7 +294,7 @@ class Scheduler:
         self, seat: Seat, token: int, for_calls: Iterable[Call], *, in_thread: bool = False
     ) -> Wait:
         """Its call has begun to wait. `for_calls`: those without which it cannot go on."""
-        wait = Wait(seat, token, seat.running)
+        wait = Wait(seat, token, seat.stack)
         for call in for_calls:
             call.wanted_by = wait
             if call.state == READY:

@@ -128,16 +128,16 @@ class Worker:
                 self.engine.give_back(numbers)
             self.engine.flush()
         elif message[0] == "x":
-            self._stop(message[1])
+            self._stop(message[1], message[2])
         elif message[0] == "e":
-            self._stop(message[1], is_gentle=True)
+            self._stop(message[1], message[2], is_gentle=True)
 
-    def _stop(self, number: int, *, is_gentle: bool = False) -> None:
+    def _stop(self, number: int, attempt: int, *, is_gentle: bool = False) -> None:
         """It may not have begun, or run. `is_gentle`: one that yields goes on until it does so
         next."""
         # First, as it may begin at any moment: either it looks here then, or it is found below.
-        self.runner.unwanted.add(number)
-        if self.runner.stop(number, is_gentle=is_gentle):
+        self.runner.unwanted[number] = attempt
+        if self.runner.is_another(number, attempt) or self.runner.stop(number, is_gentle=is_gentle):
             return
         if self.interrupts.ask(number):
             signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)

@@ -64,7 +64,7 @@ class WorkerEngine:
         self._take = take
         self._unstarted = unstarted
         self.run_nested: Callable[[Message, list[int]], None] = take
-        self.stop_in_turn: Callable[[int], None] = _nothing
+        self.stop_in_turn: Callable[[int, int], None] = _nothing
         self.functions: dict[bytes, bytes] = {}
         self.has_results = False
         self._exported: set[bytes] = set()
@@ -91,8 +91,8 @@ class WorkerEngine:
         self._nested: dict[int, deque[Taken]] = {}
         """Calls to run on top of the main thread's waits, by token."""
         self._main_waits: list[int] = []
-        self._thread_waits: dict[int, int] = {}
-        """By token: of which of the main thread's calls."""
+        self._thread_waits: dict[int, tuple[int, ...]] = {}
+        """By token: of one of these calls of the main thread."""
         self.is_actor = False
         self._forgotten: set[int] = set()
         self.calls: dict[int, tuple[str, tuple[int, str] | None]] = {}
@@ -137,7 +137,8 @@ class WorkerEngine:
             self.flush()
         if not options.name:
             return number
-        error, found = self._wait_for(token, None)
+        with self._interrupts.closed():
+            error, found = self._wait_for(token, None)
         if error is not None or found != number:
             del self._counts[number]
             self._reported.discard(number)
@@ -162,8 +163,7 @@ class WorkerEngine:
 
     def find_actor(self, name: str) -> tuple[int, Packed]:
         token = next(self._tokens)
-        self.send(("q", token, name))
-        error, number, handle = self._wait_for(token, None)
+        error, number, handle = self._answer_to(token, ("q", token, name))
         if error is not None:
             raise ValueError(error)
         self._adopt(number)
@@ -276,8 +276,13 @@ class WorkerEngine:
 
     def _state(self, what: str) -> Any:
         token = next(self._tokens)
-        self.send(("N", token, what))
-        return self._wait_for(token, None)[0]
+        return self._answer_to(token, ("N", token, what))[0]
+
+    def _answer_to(self, token: int, message: Message) -> Any:
+        """To a question that is answered at once."""
+        with self._interrupts.closed():
+            self.send(message)
+            return self._wait_for(token, None)
 
     def context(self) -> RuntimeContext:
         job, node, worker, actor, was_restarted = self._whereabouts
@@ -477,8 +482,8 @@ class WorkerEngine:
                 if is_main:
                     self._main_waits.append(token)
                     self._nested[token] = deque()
-                elif running := self._interrupts.stack[-1:]:
-                    self._thread_waits[token] = running[0]
+                else:
+                    self._thread_waits[token] = tuple(self._interrupts.stack)
                 numbers = self._unstarted()
                 if numbers:
                     self._out.messages.append(("b", numbers))
@@ -520,7 +525,8 @@ class WorkerEngine:
                     if in_call:
                         self._interrupts.open(is_waiting=True)
                     self._turn.wait(left)
-                    self._interrupts.close()
+                    if in_call:
+                        self._interrupts.close()
                     continue
                 self._is_reading = True
             try:
@@ -562,7 +568,7 @@ class WorkerEngine:
             self._has_taken = True
             self._take(message, fds)
         elif kind == "x":
-            self.stop_in_turn(message[1])
+            self.stop_in_turn(message[1], message[2])
         elif kind == "j":
             self._whereabouts = message[1:]
         elif kind == "f":
@@ -578,7 +584,8 @@ class WorkerEngine:
 
     def _waits_in_thread(self) -> bool:
         """One that a call has started which is not over."""
-        return any(call in self._interrupts.stack for call in list(self._thread_waits.values()))
+        running = set(self._interrupts.stack)
+        return any(not running.isdisjoint(calls) for calls in list(self._thread_waits.values()))
 
     def _answer(self, token: int, answer: list[Any]) -> None:
         if token in self._main_waits:
@@ -591,7 +598,7 @@ class WorkerEngine:
             self._answers[token] = answer
 
 
-def _nothing(number: int) -> None:
+def _nothing(number: int, attempt: int) -> None:
     """For an engine that has nobody who runs calls."""
 
 
