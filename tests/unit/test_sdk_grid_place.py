@@ -139,9 +139,15 @@ class Run:
         return [(part.worker, message) for _, _, got in mine for part in got
                 for message in part.messages]  # fmt: skip
 
-    def times_told_to_begin_anew(self) -> int:
-        anew = [Part(0, [("anew",)], [])]
-        return self.driver.queue.orders.count((self.name, UNNUMBERED, anew))
+    def told_at_once(self) -> list[Message]:
+        """Whatever order it waits for."""
+        return [
+            message
+            for name, number, parts in self.driver.queue.orders
+            if (name, number) == (self.name, UNNUMBERED)
+            for part in parts
+            for message in part.messages
+        ]
 
 
 class Driver:
@@ -577,15 +583,47 @@ def test_a_run_that_was_taken_for_lost_and_is_not_begins_anew(driver: Driver, ru
     _, item = driver.actor()
     run.begins(item, worker=3)
     driver.wait(RUN_SILENT_S + 1)
-    assert run.times_told_to_begin_anew() == 1, "it reads that when it wakes up"
-    number, item = driver.pushed_call()
+    assert run.told_at_once() == [("anew",)], "it reads that when it wakes up"
     driver.wait(2)
-    run.ends(item, "too late")
-    run.ends(item, "too late")
-    assert run.times_told_to_begin_anew() == 2, "should Redis have forgotten the first"
-    assert not driver.is_over(number)
-    Run(driver, "run-2").ends(item, "in time")
-    assert driver.result(number) == "in time"
+    run.say(("alive",), worker=0)
+    run.say(("hello", item.number, 99, "node"), worker=4)
+    assert run.told_at_once() == [("anew",)] * 2, "should Redis have forgotten the first"
+    assert (4, "pass") not in [(worker, order[0]) for worker, order in run.told()]
+
+
+def test_how_its_calls_ended_counts_all_the_same(driver: Driver, run: Run) -> None:
+    """Their items are done, so nobody else says it."""
+    number, item = driver.pushed_call()
+    run.say(("alive",), worker=0)
+    driver.wait(RUN_SILENT_S + 1)
+    sent = run.ends(item, "late")
+    assert driver.result(number) == "late"
+    driver.hear(sent)
+    assert driver.newly_pushed() == []
+
+
+def test_one_that_has_much_to_send_is_not_taken_for_lost(driver: Driver, run: Run) -> None:
+    run.say(("alive",), worker=0)
+    part = Part(0, [("patience", 100)], [])
+    driver.hear(letter("run-1", UNNUMBERED, [part.encoded()]))
+    driver.wait(RUN_SILENT_S + 50)
+    assert "run-1" in driver.place.runs
+    driver.wait(51)
+    assert "run-1" not in driver.place.runs
+
+
+def test_a_run_that_cannot_repeat_a_letter_leaves_no_call_open(driver: Driver, run: Run) -> None:
+    run.say(("alive",), worker=0)
+    number, item = driver.pushed_call()
+    run.write(("over", item.number, 0, DONE, [pack(1, "it").data], None))
+    part = Part(0, [("lost touch",)], [])
+    driver.hear(letter("run-1", UNNUMBERED, [part.encoded()]))
+    assert driver.newly_pushed() == [item]
+    other, item_2 = driver.pushed_call()
+    run.ends(item_2, 2)
+    assert driver.result(other) == 2
+    Run(driver, "run-2").ends(item, 1)
+    assert driver.result(number) == 1
 
 
 def test_nothing_is_read_before_a_letter_that_is_missing(driver: Driver, run: Run) -> None:
@@ -596,9 +634,9 @@ def test_nothing_is_read_before_a_letter_that_is_missing(driver: Driver, run: Ru
     lost = run.write(("over", item.number, 0, DONE, [pack(1, "it").data], None))
     behind = run.ends(other, 2)
     assert not driver.is_over(second)
-    assert run.told() == [(0, ("repeat", 1))]
+    assert run.told_at_once() == [("repeat", 1)]
     run.say(("alive",), worker=0)
-    assert len(run.told()) == 1, "once, for what comes meanwhile"
+    assert len(run.told_at_once()) == 1, "once, for what comes meanwhile"
     driver.hear(lost)
     driver.hear(behind)
     assert driver.result(first) == 1
@@ -609,9 +647,9 @@ def test_so_are_the_first_ones_of_a_run(driver: Driver, run: Run) -> None:
     _, item = driver.actor()
     hello = run.write(("hello", item.number, 99, "node"), worker=3)
     run.say(("alive",), worker=0)
-    assert run.told() == [(0, ("repeat", 0))]
+    assert run.told_at_once() == [("repeat", 0)]
     driver.hear(hello)
-    assert [(worker, order[0]) for worker, order in run.told()[1:]] == [(3, "pass")] * 2
+    assert [(worker, order[0]) for worker, order in run.told()] == [(3, "pass")] * 2
 
 
 # What Redis has forgotten
@@ -642,7 +680,8 @@ def test_orders_are_sent_again_and_once_more_if_asked_for(driver: Driver, run: R
     assert sent
     driver.queue.orders.clear()
     driver.place.push_again()
-    assert driver.queue.orders == sent
+    assert run.told_at_once() == [("repeat", None)], "what it has put there may be gone, too"
+    assert [order for order in driver.queue.orders if order[1] != UNNUMBERED] == sent
     driver.queue.orders.clear()
     run.say(("missed", 0), worker=0)
     assert driver.queue.orders == sent
@@ -669,7 +708,7 @@ def test_a_run_that_misses_what_is_not_kept_any_more_begins_anew(driver: Driver,
         driver.wait(LOSABLE_S)
         run.say(("alive",), worker=0)
     run.say(("missed", 0), worker=0)
-    assert run.times_told_to_begin_anew() == 1
+    assert run.told_at_once() == [("anew",)]
     assert isinstance(driver.result(method), ActorDied)
 
 

@@ -12,7 +12,7 @@ from gridcore.sdk.grid import kept, letters
 from gridcore.sdk.grid.kept import LOSABLE_S
 from gridcore.sdk.grid.keys import JobKeys
 from gridcore.sdk.grid.letters import RETRY_S, Command, Letters
-from gridcore.sdk.grid.messages import Part, Ticket, read_letter
+from gridcore.sdk.grid.messages import UNNUMBERED, Part, Ticket, read_letter
 from gridcore.sdk.grid.resp import ReplyError
 
 KEYS = JobKeys("queue", "job")
@@ -72,7 +72,13 @@ class PostOffice:
         data = command[4]
         assert isinstance(data, bytes)
         _, number, parts = read_letter(data)
-        return number, [word for part in parts for (word,) in part.messages]
+        return number, [word for part in parts for (word, *_) in part.messages]
+
+    def said(self) -> list[str]:
+        """What is next to go out without a number."""
+        number, words = self.deliver()
+        assert number == UNNUMBERED
+        return words
 
     def drop_expiries(self) -> None:
         self.asked = [asked for asked in self.asked if asked[0][0] != "EXPIRE"]
@@ -249,7 +255,7 @@ def test_letters_are_kept_as_long_as_redis_may_lose_them() -> None:
     office.clock += 5
     sent(office, "c")
     office.letters.repeat(0)
-    assert office.asked == []
+    assert office.said() == ["lost touch"]
     assert office.lost == 1
     office.letters.repeat(1)
     assert [office.deliver() for _ in range(2)] == [(2, ["b"]), (3, ["c"])]
@@ -264,8 +270,26 @@ def test_what_takes_much_memory_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> 
     office.deliver()
     office.drop_expiries()
     office.letters.repeat(0)
-    assert office.asked == []
+    assert office.said() == ["lost touch"]
     assert office.lost == 1
+
+
+def test_what_it_has_to_say_then_it_still_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "MOST_BYTES", 0)
+    office = PostOffice()
+    sent(office, "a")
+    office.write("b")
+    office.letters.repeat(0)
+    assert office.said() == ["lost touch"]
+    assert office.deliver() == (2, ["b"])
+
+
+def test_who_has_much_to_send_says_so_first() -> None:
+    office = PostOffice()
+    office.write("a", values=[large_value("v", 3 * letters.SLOW_BYTES_PER_S)])
+    office.flush()
+    assert office.commands == ["XADD", "HSET"]
+    assert office.said() == ["patience"]
 
 
 def test_after_the_first_letter_the_streams_have_an_end() -> None:

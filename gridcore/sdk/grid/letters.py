@@ -15,11 +15,15 @@ from typing import Any
 from gridcore.sdk.blobs import Blob
 from gridcore.sdk.grid.kept import LOSABLE_S, Kept
 from gridcore.sdk.grid.keys import KEPT_S, JobKeys
-from gridcore.sdk.grid.messages import MOST_BYTES, Part, Ticket, letter
+from gridcore.sdk.grid.messages import MOST_BYTES, UNNUMBERED, Part, Ticket, letter
 from gridcore.sdk.grid.resp import Bytes, ReplyError
 from gridcore.sdk.grid.values import fields_of, pieces_of
+from gridcore.sdk.workers.frames import Message
 
 RETRY_S = 0.25
+
+SLOW_BYTES_PER_S = 125_000
+"""What a slow uplink takes."""
 
 Command = Sequence[str | int | Bytes]
 Send = Callable[[Command, Callable[[Any], None]], None]
@@ -68,6 +72,11 @@ class Letters:
     def are_all_there(self) -> bool:
         return not (self._waiting or self._is_sending or self._again)
 
+    def say(self, message: Message) -> None:
+        """At once, whatever letter the driver waits for."""
+        word = letter(self._run, UNNUMBERED, [Part(0, [message], []).encoded()])
+        self._send(("XADD", self._keys.up, "*", "l", word), _ignore)
+
     def expire(self) -> None:
         """Should the driver be gone, what it was told goes as well, some time after the next
         letter."""
@@ -90,7 +99,9 @@ class Letters:
             missed = self._kept.after(self._missed_after)
             self._missed_after = None
             if missed is None:
+                self.say(("lost touch",))
                 self._on_lost()
+                self.flush()  # what it still says is how calls ended
                 return
             self._again.extend(missed)
         if self._again:
@@ -141,6 +152,9 @@ class Letters:
             self._send(("EXPIRE", key, KEPT_S), _ignore)
 
     def _send_values(self, values: Values, then: Callable[[], None]) -> None:
+        longer_s = sum(blob.size for _, blob in values) // SLOW_BYTES_PER_S
+        if longer_s:
+            self.say(("patience", longer_s))
         commands: list[Command] = [
             ("HSET", self._keys.values, field, piece)
             for ticket, blob in values

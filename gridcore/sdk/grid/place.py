@@ -366,6 +366,8 @@ class GridPlace:
         for part in parts:
             beside: list[Any] = [self._stored(ticket) for ticket in part.tickets]
             for message in part.messages:
+                if run.is_lost and message[0] not in _OUTCOMES:
+                    continue
                 try:
                     self._handle(name, run, part.worker, message, beside)
                 except Exception:  # noqa: BLE001 - there are results behind it
@@ -529,12 +531,8 @@ class GridPlace:
     ) -> None:
         """It took us for gone, and has dropped what it had of us. What it only had in stock is
         pushed again with our next sign of life."""
-        del worker, message, beside
+        del run, worker, message, beside
         self._runs.lose(name, "was ended: this driver had not been heard of for too long")
-        for number in run.trusted:
-            pushed = self._pushed.get(number)
-            if pushed is not None:
-                self._store.push([pushed.item], first=pushed.is_first)
 
     def _on_alive(
         self, name: str, run: Run, worker: int, message: Message, beside: list[Any]
@@ -549,6 +547,22 @@ class GridPlace:
             self._forget(peer.number)
             self._core.actors.on_exit(peer, how)
         self._core.peer_gone(peer)
+
+    def _on_lost_touch(
+        self, name: str, run: Run, worker: int, message: Message, beside: list[Any]
+    ) -> None:
+        """Letters have not come here that it has not got any more: how calls ended may have been in
+        them, and their items are done."""
+        del run, worker, message, beside
+        self._runs.lose(name, "had told what the grid's Redis has forgotten")
+        self.push_again()
+
+    def _on_patience(
+        self, name: str, run: Run, worker: int, message: Message, beside: list[Any]
+    ) -> None:
+        """It has much to send, and says nothing until that is there."""
+        del name, worker, beside
+        run.heard_at += message[1]
 
     def _on_missed(
         self, name: str, run: Run, worker: int, message: Message, beside: list[Any]
@@ -574,6 +588,10 @@ class GridPlace:
         for number in run.started:
             if number in self._pushed:
                 self._has_begun(self._pushed[number], False)
+        for number in run.trusted:  # as it was at work: Redis may have lost its item
+            if number in self._pushed:
+                pushed = self._pushed[number]
+                self._store.push([pushed.item], first=pushed.is_first)
 
     def on_dead_letter(self, item: Item, why: str, *, is_out_of_memory: bool) -> None:
         """The fleet has given it up: containers died of it, or with it, too often."""
@@ -647,6 +665,8 @@ _HAS_REFERENCES = ObjectLost(
 )
 
 
+_OUTCOMES = ("over", "died", "refused", "missing")
+
 _HANDLERS: dict[str, Callable[[GridPlace, str, Run, int, Message, list[Any]], None]] = {
     "over": GridPlace._on_over,
     "died": GridPlace._on_died,
@@ -658,6 +678,8 @@ _HANDLERS: dict[str, Callable[[GridPlace, str, Run, int, Message, list[Any]], No
     "alive": GridPlace._on_alive,
     "ended": GridPlace._on_ended,
     "missed": GridPlace._on_missed,
+    "lost touch": GridPlace._on_lost_touch,
+    "patience": GridPlace._on_patience,
     "fetched": GridPlace._on_fetched,
     "fetch": GridPlace._on_fetch,
 }

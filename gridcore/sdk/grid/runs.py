@@ -1,7 +1,8 @@
 """The runs that a driver hears of: which letters it reads, and the orders that it gives.
 
 Letters and orders are numbered. One that comes again is not read; before one that is missing none
-is, and it is asked for. Whoever cannot send it any more has lost touch: the run begins anew.
+is, and it is asked for. Whoever cannot send it any more has lost touch: the run begins anew. How
+calls ended is still read of it, as their items are done.
 
     unknown --letter--> known --silent, or out of touch--> lost --letter--> told to begin anew
 """
@@ -15,7 +16,9 @@ from typing import Protocol
 from gridcore.sdk.driver.records import Peer
 from gridcore.sdk.grid import messages
 from gridcore.sdk.grid.kept import ASK_AGAIN_S, LOSABLE_S, Kept
+from gridcore.sdk.grid.keys import KEPT_S
 from gridcore.sdk.grid.messages import UNNUMBERED, Part
+from gridcore.sdk.workers.frames import Message
 
 RUN_SILENT_S = 45.0
 """More than a node's lease, after which its items come back."""
@@ -37,8 +40,9 @@ class Run:
     def __init__(self, now: float) -> None:
         self.heard_at = now
         self.last_letter = 0
+        self.is_lost = False
         self.asked_at = 0.0
-        """For letters that are missing."""
+        """For letters that are missing, or to begin anew."""
         self.orders = 0
         self.parts: deque[bytes] = deque()
         self.is_ordering = False
@@ -74,8 +78,7 @@ class Runs:
         self._store = store
         self._now = now
         self._on_lost = on_lost
-        self._lost: dict[str, float] = {}
-        """And when they were told so."""
+        self._lost: dict[str, Run] = {}
         self._to_order: dict[str, Run] = {}
 
     # Letters
@@ -83,21 +86,21 @@ class Runs:
     def hear(self, name: str, number: int) -> Run | None:
         """A letter has come; None if it is not to be read."""
         now = self._now()
-        if name in self._lost:
-            # It has slept, or its node was away: what it holds is held for nobody.
-            if now - self._lost[name] >= ASK_AGAIN_S:
-                self._begin_anew(name)
-            return None
-        run = self.known.get(name)
+        run = self._lost.get(name) or self.known.get(name)
         if run is None:
             run = self.known[name] = Run(now)
         run.heard_at = now
-        if number == UNNUMBERED:
-            return run
-        if number > run.last_letter + 1:
+        if run.is_lost:
+            # It has slept, or its node was away: what it holds is held for nobody.
             if now - run.asked_at >= ASK_AGAIN_S:
                 run.asked_at = now
-                self.order(name, Part(0, [("repeat", run.last_letter)], []))
+                self._say(name, ("anew",))
+        elif number == UNNUMBERED:
+            return run
+        elif number > run.last_letter + 1:
+            if now - run.asked_at >= ASK_AGAIN_S:
+                run.asked_at = now
+                self._say(name, ("repeat", run.last_letter))
             return None
         if number <= run.last_letter:
             return None
@@ -113,11 +116,18 @@ class Runs:
             elif heard_at - since > LOSABLE_S:
                 run.kept.forget(heard_at - LOSABLE_S)
 
+        now = self._now()
+        for name, run in list(self._lost.items()):
+            if now - run.heard_at > KEPT_S:
+                del self._lost[name]
+
     def lose(self, name: str, how: str) -> None:
         run = self.known.pop(name)
         self._to_order.pop(name, None)
         if run.last_letter:
-            self._begin_anew(name)
+            run.is_lost, run.asked_at = True, self._now()
+            self._lost[name] = run
+            self._say(name, ("anew",))
         self._on_lost(name, run, how)
 
     # Orders
@@ -175,12 +185,12 @@ class Runs:
         for name, run in self.known.items():
             for data in run.kept.all():
                 self._store.order(name, data, _nothing)
-            self.order(name, Part(0, [("repeat", None)], []))
+            self._say(name, ("repeat", None))
 
-    def _begin_anew(self, name: str) -> None:
-        self._lost[name] = self._now()
-        anew = messages.order(UNNUMBERED, [Part(0, [("anew",)], []).encoded()])
-        self._store.order(name, anew, _nothing)
+    def _say(self, name: str, message: Message) -> None:
+        """Whatever order it waits for."""
+        order = messages.order(UNNUMBERED, [Part(0, [message], []).encoded()])
+        self._store.order(name, order, _nothing)
 
 
 def _nothing() -> None:

@@ -453,8 +453,7 @@ class Share:
         if number > self._last_order + 1:
             if now - self._asked_at >= ASK_AGAIN_S:
                 self._asked_at = now
-                self._tell(0, ("missed", self._last_order))
-                self._letters.flush()
+                self._letters.say(("missed", self._last_order))
             return
         if number != UNNUMBERED:
             if number <= self._last_order:
@@ -610,8 +609,10 @@ class Share:
         self._stop(self._outside.is_done)
 
     def begin_anew(self) -> None:
-        """Its driver has lost touch with it, and takes it for gone; others may have its calls."""
+        """Its driver has lost touch with it, and takes it for gone; others may have its calls. Of
+        those that are over it still hears."""
         self._stop(self._outside.give_back)
+        self._letters.flush()
 
     def _stop(self, settle: Callable[[str], None]) -> None:
         self._has_ended = True

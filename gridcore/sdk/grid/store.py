@@ -21,7 +21,7 @@ from gridcore.sdk.driver.pump import Poller
 from gridcore.sdk.engine import Exported
 from gridcore.sdk.grid.kept import LOSABLE_S
 from gridcore.sdk.grid.keys import ALIVE_S, BEAT_S, KEPT_S, JobKeys
-from gridcore.sdk.grid.letters import Command
+from gridcore.sdk.grid.letters import SLOW_BYTES_PER_S, Command
 from gridcore.sdk.grid.link import Link, Opening, opened
 from gridcore.sdk.grid.messages import Ticket
 from gridcore.sdk.grid.resp import ReplyError
@@ -45,9 +45,6 @@ LONGEST_PAUSE_S = 5.0
 
 LOOK_FOR_CONNECTION_S = 0.05
 """Whether it is there, while there is none."""
-
-SLOW_BYTES_PER_S = 125_000
-"""What a slow uplink takes."""
 
 MOST_YOUNG_BYTES = 64 * 1024 * 1024
 
@@ -143,8 +140,8 @@ class Store:
 
     @property
     def heard_since(self) -> float:
-        """Since when they have come without a gap."""
-        return self._heard_since
+        """Since when they have come without a gap: a full Redis takes none."""
+        return self._heard_at if self._refused else self._heard_since
 
     # What is sent
 
@@ -359,10 +356,10 @@ class Store:
         self._letters.flush()
 
     def _came(self, reply: Any) -> None:
-        self._heard_at = time.monotonic()
+        now = self._heard_at = time.monotonic()
         if isinstance(reply, ReplyError):
             _log.warning("the grid's Redis refuses to be read (%s): trying again", reply)
-            self._listen_again_at = self._heard_at + RETRY_S
+            self._listen_again_at, self._heard_since = now + RETRY_S, now
             return
         for _, entries in reply or ():
             for entry, fields in entries:
