@@ -20,6 +20,7 @@
     packing       values as bytes
     by_value      what the standard pickle refuses
     blobs         memory that processes share
+    open_files    as many as there may be
     errors        what a call can end with
     outcomes      how a call ended, and errors as they travel
     driver        the process that makes calls, on any engine

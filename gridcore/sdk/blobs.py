@@ -10,6 +10,7 @@ On Linux it is a memfd with seals; elsewhere an unlinked temporary file.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -17,6 +18,8 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from gridcore.sdk.errors import PayloadTooLarge
 
 ALIGNMENT = 64
 """A cache line, and what vector instructions like best."""
@@ -82,6 +85,20 @@ def to_disk(blob: Blob, folder: Path) -> None:
 
 
 def _anonymous_memory() -> int:
+    try:
+        return _new_file()
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        raise PayloadTooLarge(
+            "Storing a large value",
+            cause="each is an open file, and this process has as many as it may",
+            next_step="Let go of values that are not needed, put several into one, or raise the"
+            " limit of open files (ulimit -Hn)",
+        ) from error
+
+
+def _new_file() -> int:
     if _HAS_MEMFD:
         return os.memfd_create("gridcore", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with tempfile.TemporaryFile(buffering=0) as file:

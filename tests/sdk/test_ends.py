@@ -311,3 +311,36 @@ def test_workers_that_never_start_are_an_error_and_not_a_wait_for_ever(
     with pytest.raises(gridcore.WorkerDied, match="ended before they had begun"):
         gridcore.get(process.remote(), timeout=WITHIN_S)
     gridcore.shutdown()
+
+
+MANY_VALUES = """
+import resource
+import gridcore
+
+@gridcore.remote
+def size(value):
+    return len(value)
+
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, min(most, 1000)))
+gridcore.init(num_cpus=1)
+refs = [gridcore.put(bytes(110_000)) for _ in range(400)]
+print(sum(gridcore.get([size.remote(ref) for ref in refs])))
+try:
+    refs += [gridcore.put(bytes(110_000)) for _ in range(1000)]
+except gridcore.PayloadTooLarge as error:
+    print(error)
+refs.clear()
+gridcore.get(size.remote(b"whatever is next sees to what was let go"))
+print(gridcore.get(size.remote(bytes(110_000))))
+"""
+
+
+def test_more_large_values_than_files_may_be_open_by_default() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", MANY_VALUES], capture_output=True, text=True, check=False
+    )
+    total, error, after = ran.stdout.splitlines()
+    assert (total, after) == ("44000000", "110000")
+    assert "as many as it may" in error
+    assert ran.returncode == 0

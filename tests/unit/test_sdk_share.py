@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from gridcore.sdk.grid import fetched
 from gridcore.sdk.grid import share as grid_share
 from gridcore.sdk.grid.kept import LOSABLE_S
 from gridcore.sdk.grid.keys import JobKeys
@@ -120,6 +119,7 @@ class Container:
 
     def __init__(self) -> None:
         self.clock = 1000.0
+        self.memory = 1 << 30
         self.hash: dict[str, bytes] = {function_field(FUNCTION): function_needing({})}
         self.held: set[str] = set()
         """Commands that are not answered for now."""
@@ -147,6 +147,9 @@ class Container:
     def later(self, seconds: float, call: Callable[[], None]) -> None:
         del seconds
         self.timers.append(call)
+
+    def memory_for_values(self) -> int:
+        return self.memory
 
     def now(self) -> float:
         return self.clock
@@ -665,7 +668,7 @@ def test_a_value_that_two_calls_fetched_counts_once(
 ) -> None:
     """It counted twice and was let go once: little by little there was no room for any, and then
     an error that ended the container."""
-    monkeypatch.setattr(fetched, "memory_for_values", lambda: 7)
+    container.memory = 7
     container.hash["v:0"] = b"large"
     worker = container.at_work(1)
     container.hold("HGET")
@@ -682,7 +685,7 @@ def test_a_value_that_two_calls_fetched_counts_once(
 def test_the_oldest_values_are_let_go_when_there_are_too_many(
     container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetched, "memory_for_values", lambda: 12)
+    container.memory = 12
     worker = container.with_short_calls()
     for number, name in enumerate("uvwu", 1):
         container.hash[f"{name}:0"] = b"large"

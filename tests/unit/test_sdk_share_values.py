@@ -25,11 +25,15 @@ class FakeRun:
     def __init__(self) -> None:
         self.asked: list[tuple[Command, Callable[[Any], None]]] = []
         self.forked = 0
+        self.memory = 25
 
     def send(self, command: Command, then: Callable[[Any], None]) -> None:
         self.asked.append((command, then))
 
     def later(self, seconds: float, call: Callable[[], None]) -> None: ...
+
+    def memory_for_values(self) -> int:
+        return self.memory
 
     def now(self) -> float:
         return 0.0
@@ -63,7 +67,6 @@ def call(number: int, value: str) -> Item:
 def test_a_value_that_several_calls_take_at_once_comes_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gridcore.sdk.grid.fetched.memory_for_values", lambda: 25)
     run = FakeRun()
     share = Share("job", "run", JobKeys("q", "job"), run)
     for place, value in enumerate("abcabc"):

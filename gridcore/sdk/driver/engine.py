@@ -19,6 +19,7 @@ from gridcore.sdk.driver.records import DRIVER, Watch
 from gridcore.sdk.engine import Arguments, Exported, Outcome
 from gridcore.sdk.errors import GetTimeout, NotConnected, ObjectLost
 from gridcore.sdk.listening import Listener
+from gridcore.sdk.open_files import allow_as_many_as_possible
 from gridcore.sdk.options import ActorOptions, CallOptions, TaskOptions
 from gridcore.sdk.packing import Packed
 
@@ -47,6 +48,7 @@ class DriverEngine:
     def __init__(
         self, make_place: Callable[[Core], Place], keep: Callable[[Blob], None], *, job: str
     ) -> None:
+        allow_as_many_as_possible()
         self._lock = threading.RLock()
         self._released: deque[int] = deque()
         self._poller = Poller()

@@ -161,7 +161,6 @@ class GridEngine(DriverEngine):
                     self._task.redis_url,
                     self._task.queue,
                     job,
-                    name=f"{self._job}-{len(self._guests)}",
                     poller=self._poller,
                 )
             except OSError as error:

@@ -25,6 +25,9 @@ from gridcore.sdk.workers.memory import memory_limit
 SHARE_OF_MEMORY = 0.25
 """Of the container's, for large values that may be wanted by the next call as well."""
 
+MOST_VALUES = 200
+"""Each is an open file, and a process may have a thousand or so."""
+
 RETRY_S = 0.25
 
 Function = tuple[bytes, tuple[str, str] | None]
@@ -42,13 +45,21 @@ def memory_for_values() -> int:
 
 class Fetched:
     def __init__(
-        self, keys: JobKeys, *, send: Send, later: Later, now: Callable[[], float]
+        self,
+        keys: JobKeys,
+        *,
+        send: Send,
+        later: Later,
+        now: Callable[[], float],
+        memory: Callable[[], int],
     ) -> None:
+        """`memory`: what large values may take."""
         self.functions: dict[bytes, Function] = {}
         self._keys = keys
         self._send = send
         self._later = later
         self._now = now
+        self._memory = memory
         self._values: OrderedDict[str, Blob] = OrderedDict()
         self._values_bytes = 0
         self._waiting: dict[str, list[Callable[[str, Blob | None], None]]] = {}
@@ -127,6 +138,6 @@ class Fetched:
             return
         self._values[name] = blob
         self._values_bytes += blob.size
-        while self._values_bytes > memory_for_values():
+        while self._values_bytes > self._memory() or len(self._values) > MOST_VALUES:
             _, oldest = self._values.popitem(last=False)
             self._values_bytes -= oldest.size

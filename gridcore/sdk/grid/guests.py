@@ -7,6 +7,7 @@ answers becomes a value of this driver. If it is gone, so are its values.
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -32,13 +33,16 @@ Settle = Callable[[Packed, bool], None]
 class Guest:
     """At one other driver: its questions, and the connection on which answers come."""
 
-    def __init__(self, url: str, queue: str, job: str, *, name: str, poller: Poller) -> None:
+    def __init__(self, url: str, queue: str, job: str, *, poller: Poller) -> None:
         """Raises OSError."""
         self._job = job
         self._keys = JobKeys(queue, job)
-        self._name = f"guest-{name}"
+        # One of its own for each, since each counts its questions and reads answers from the first.
+        self._name = f"guest-{os.urandom(8).hex()}"
         self._poller = poller
-        self._asked: dict[int, Settle] = {}
+        self._asked: dict[int, tuple[int, Settle]] = {}
+        """The numbers of values, and what to do with them, by the tokens of the questions."""
+        self._fetching: set[int] = set()
         self._tokens = itertools.count(1)
         self._last = b"0-0"
         self._looked_at = 0.0
@@ -48,12 +52,13 @@ class Guest:
 
     def ask(self, number: int, settle: Settle) -> None:
         token = next(self._tokens)
-        self._asked[token] = settle
+        self._asked[token] = number, settle
         self._tell(("fetch", token, number))
         self.look(time.monotonic())
 
     def look(self, now: float) -> None:
-        """Whether who was asked is still there, who is told that somebody waits."""
+        """Whether who was asked is still there, who is asked again: it may have taken us for gone,
+        or a Redis that was killed may have lost the answer."""
         if not self._asked or now - self._looked_at < BEAT_S:
             return
         self._looked_at = now
@@ -63,6 +68,9 @@ class Guest:
                 self._fail_all("its driver has ended, and its values are gone with it")
 
         self._calls.send(("EXISTS", self._keys.alive), answered)
+        for token, (number, _) in list(self._asked.items()):
+            if token not in self._fetching:
+                self._tell(("fetch", token, number))
         self._tell(("alive",))
 
     def close(self) -> None:
@@ -104,13 +112,12 @@ class Guest:
         if message[0] != "value":
             return
         _, token, is_error, wire = message
-        settle = self._asked.pop(token, None)
-        if settle is None:
-            return
+        if token not in self._asked or token in self._fetching:
+            return  # it was answered twice
         if not tickets:
-            settle(packed_from(wire, []), is_error)
-            self._tell(("fetched", token))
+            self._settle(token, packed_from(wire, []), is_error)
             return
+        self._fetching.add(token)
         pieces: list[Any] = []
         fields = fields_of(tickets[0])
 
@@ -118,21 +125,27 @@ class Guest:
             pieces.append(piece)
             if len(pieces) < len(fields):
                 return
-            self._tell(("fetched", token))
+            self._fetching.discard(token)
             try:
                 blob: Blob = joined(tickets[0], pieces)
             except ObjectLost as error:
-                settle(packed_error(error), True)
+                self._settle(token, packed_error(error), True)
             else:
-                settle(Packed(None, blob), is_error)
+                self._settle(token, Packed(None, blob), is_error)
 
         for field in fields:
             self._calls.send(("HGET", self._keys.values, field), got)
         self._flush(self._calls)
 
+    def _settle(self, token: int, packed: Packed, is_error: bool) -> None:
+        found = self._asked.pop(token, None)
+        if found is not None:
+            self._tell(("fetched", token))
+            found[1](packed, is_error)
+
     def _fail_all(self, cause: str) -> None:
         asked, self._asked = self._asked, {}
-        for settle in asked.values():
+        for _, settle in asked.values():
             settle(packed_error(not_reachable(self._job, cause)), True)
 
     def _flush(self, link: Link) -> None:

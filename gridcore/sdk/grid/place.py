@@ -499,9 +499,7 @@ class GridPlace:
         del worker, beside
         _, token, number = message
         core = self._core
-        if token in run.lent:
-            return  # it was asked twice
-        run.lent[token] = number
+        is_new = token not in run.lent
 
         def answer() -> None:
             packed, is_error = core.outcome(number)
@@ -512,6 +510,11 @@ class GridPlace:
                 name, Part(0, [("value", token, is_error, out.wire(packed))], out.tickets)
             )
 
+        if not is_new:
+            if core.is_over(number):
+                answer()
+            return
+        run.lent[token] = number
         core.objects.hold((number,))
         watch = Watch(0, answer)
         core.watch_for((number,), 1, watch)

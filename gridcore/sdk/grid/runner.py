@@ -22,12 +22,14 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from gridcore.sdk.driver.pump import Poller
+from gridcore.sdk.grid.fetched import memory_for_values
 from gridcore.sdk.grid.keys import BEAT_S, KEPT_S, JobKeys
 from gridcore.sdk.grid.letters import Command
 from gridcore.sdk.grid.link import Link
 from gridcore.sdk.grid.messages import Item, read_order
 from gridcore.sdk.grid.resp import ReplyError
 from gridcore.sdk.grid.share import Share, Worker
+from gridcore.sdk.open_files import allow_as_many_as_possible
 from gridcore.sdk.workers.crew import Template, WorkerProcess
 from gridcore.sdk.workers.frames import Outgoing
 from gridcore.sdk.workers.memory import KernelKills, oom_kills
@@ -226,6 +228,9 @@ class Runner:
     def now(self) -> float:
         return time.monotonic()
 
+    def memory_for_values(self) -> int:
+        return memory_for_values() // max(1, len(self._shares))
+
     def later(self, seconds: float, call: Callable[[], None]) -> None:
         at = time.monotonic() + seconds
         heapq.heappush(self._timers, (at, next(self._timer_numbers), call))
@@ -346,6 +351,7 @@ def _ignore(reply: Any) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    allow_as_many_as_possible()
     runner = Runner(os.environ["INPUT_REDIS_URL"], os.environ["INPUT_QUEUE"])
     try:
         runner.run()

@@ -60,6 +60,9 @@ class Outside(Protocol):
 
     node: str
 
+    def memory_for_values(self) -> int:
+        """Of one share."""
+
     def now(self) -> float: ...
     def fork(self, number: int) -> WorkerProcess: ...
     def started(self, share: Share, worker: Worker) -> None: ...
@@ -148,7 +151,13 @@ class Share:
         self._calls: dict[int, RunCall] = {}
         """Items in hand, by the numbers of their calls or actors."""
         self._workers: dict[int, Worker] = {}
-        self._fetched = Fetched(keys, send=outside.send, later=outside.later, now=outside.now)
+        self._fetched = Fetched(
+            keys,
+            send=outside.send,
+            later=outside.later,
+            now=outside.now,
+            memory=outside.memory_for_values,
+        )
         self._wanted: dict[int, Wait] = {}
         """Calls that a worker of this run waits for: they may run on top of it."""
         self._deadlines: dict[int, tuple[float, RunCall]] = {}
