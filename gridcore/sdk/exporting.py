@@ -8,7 +8,7 @@ from typing import Any
 
 from gridcore.sdk.engine import Arguments, Exported
 from gridcore.sdk.errors import NotPicklable, describe
-from gridcore.sdk.packing import Packed, pack
+from gridcore.sdk.packing import Packed, look, pack
 from gridcore.sdk.refs import ObjectRef, number_of
 
 _NOTHING = Arguments(pack(((), {}), "no arguments"))
@@ -18,6 +18,7 @@ def export(thing: object, name: str) -> Exported:
     """By value, as cloudpickle does it: what it refers to in its module goes with it as it is."""
     from gridcore.sdk import by_value  # late, as cloudpickle takes as long as all of `gridcore`
 
+    look()
     try:
         data = by_value.dumps(thing)
     except Exception as error:

@@ -62,6 +62,20 @@ def send_by_value(modules: Iterable[str]) -> None:
     _by_value = (b"__main__", *(name.encode() for name in modules))
 
 
+_look: Callable[[], None] | None = None
+
+
+def look_first(look: Callable[[], None] | None) -> None:
+    """What to call before anything is packed: modules may have been imported since."""
+    global _look
+    _look = look
+
+
+def look() -> None:
+    if _look is not None:
+        _look()
+
+
 def note_reference(number: int) -> None:
     """A reference was pickled: whoever packs must know what is inside."""
     if _thread.refs is None:
@@ -80,6 +94,8 @@ def pack(value: object, what: str) -> Packed:
     cloudpickle can do, except classes and functions of `__main__`: those it names, and the other
     process has another `__main__`. So with other modules that travel by value.
     """
+    if _look is not None:
+        _look()
     outer, _thread.refs = _thread.refs, []
     try:
         buffers: list[pickle.PickleBuffer] = []

@@ -61,6 +61,16 @@ def test_what_lies_in_a_folder_of_the_user_is_their_own(project: Project) -> Non
     assert {"mine_at_home", "mine_in_parts.inner"} <= names()
 
 
+def test_so_is_what_is_imported_when_there_is_an_engine_already(project: Project) -> None:
+    project.own_code.look()
+    module = project.module("mine_and_late", "class Thing:\n    answer = 42")
+    packed = pack(module.Thing(), "a thing")
+    assert packed.data is not None
+    assert b"by_value" in packed.data or b"cloudpickle" in packed.data
+    project.forget_modules()
+    assert unpack(packed).answer == 42
+
+
 def test_what_a_program_has_registered_itself_stays_so(project: Project) -> None:
     module = project.module("mine_by_value")
     cloudpickle.register_pickle_by_value(module)

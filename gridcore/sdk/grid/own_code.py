@@ -9,7 +9,7 @@ import sysconfig
 from pathlib import Path
 from types import ModuleType
 
-from gridcore.sdk.packing import send_by_value
+from gridcore.sdk.packing import look_first, send_by_value
 
 _ELSEWHERE = tuple(
     Path(folder).resolve()
@@ -27,6 +27,7 @@ class OwnCode:
     def __init__(self) -> None:
         self._registered: dict[str, ModuleType] = {}
         self._seen = 0
+        look_first(self.look)
 
     def look(self) -> None:
         """Modules may have been imported since."""
@@ -49,6 +50,7 @@ class OwnCode:
             cloudpickle.unregister_pickle_by_value(module)
         self._registered.clear()
         send_by_value(())
+        look_first(None)
 
 
 def _own_modules() -> list[ModuleType]:
