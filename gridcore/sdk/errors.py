@@ -114,9 +114,13 @@ class TaskError(GridError):
     """Where it was raised, as Python prints it."""
 
     def __str__(self) -> str:
-        if self.cause is not None:
-            return str(self.cause)
-        return str(self.tried)
+        # Of a SystemExit its text is a number, of a KeyboardInterrupt there is none.
+        return str(self.cause) if isinstance(self.cause, Exception) else str(self.tried)
+
+    def __repr__(self) -> str:
+        if isinstance(self.cause, Exception):
+            return repr(self.cause)
+        return f"{type(self).__name__}({str(self)!r})"
 
     @staticmethod
     def of(cause: BaseException | None, *, remote_traceback: str, summary: str) -> TaskError:
@@ -135,6 +139,26 @@ class TaskError(GridError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _task_error, (self.cause, self.remote_traceback, self.tried)
+
+    def in_parts(self) -> InParts | None:
+        """For a cause that cannot be made from its `args`, as pickle does it: its class takes other
+        arguments than it passes on."""
+        if not isinstance(self.cause, Exception):
+            return None
+        return InParts(self, self.cause)
+
+
+class InParts:
+    """A TaskError that is put together without the class of its cause being called."""
+
+    def __init__(self, error: TaskError, cause: Exception) -> None:
+        state = dict(vars(cause))
+        self._parts = (
+            type(cause), cause.args, state, error.remote_traceback, error.tried,
+        )  # fmt: skip
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _from_parts, self._parts
 
 
 _twins: dict[type[BaseException], type[TaskError]] = {}
@@ -178,6 +202,15 @@ def _rebuild(kind: type[GridError], args: tuple[Any, ...], state: dict[str, Any]
 
 def _task_error(cause: BaseException | None, remote_traceback: str, summary: str) -> TaskError:
     return TaskError.of(cause, remote_traceback=remote_traceback, summary=summary)
+
+
+def _from_parts(
+    kind: type[Exception], args: Any, state: dict[str, Any], remote_traceback: str, summary: str
+) -> TaskError:
+    cause = kind.__new__(kind, *args)
+    cause.args = args
+    cause.__dict__.update(state)
+    return _task_error(cause, remote_traceback, summary)
 
 
 def describe(error: BaseException) -> str:

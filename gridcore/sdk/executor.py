@@ -106,6 +106,7 @@ class Executor(concurrent.futures.Executor):
         self._most_open = max_workers or MAX_IN_FLIGHT
         self._options = options
         self._caller: RemoteFunction[..., Any] = remote_function(_call, options)
+        self._callers: dict[str, RemoteFunction[..., Any]] = {}
         self._kept: dict[types.FunctionType, RemoteFunction[..., Any]] = {}
         self._seen: weakref.WeakSet[types.FunctionType] = weakref.WeakSet()
         self._changed = threading.Condition()
@@ -125,7 +126,7 @@ class Executor(concurrent.futures.Executor):
         """A future of `fn(*args, **kwargs)`. What cannot be sent is the future's exception."""
         function = self._as_sent(fn)
         if function is None:
-            return self._submit(self._caller, (fn, *args), kwargs)
+            return self._submit(self._caller_of(fn), (fn, *args), kwargs)
         return self._submit(function, args, kwargs)
 
     def map(
@@ -213,10 +214,22 @@ class Executor(concurrent.futures.Executor):
             self._seen.add(fn)
         return found
 
+    def _caller_of(self, fn: Callable[..., Any]) -> RemoteFunction[..., Any]:
+        """What calls it there, by its name."""
+        name = getattr(fn, "__qualname__", type(fn).__qualname__)
+        found = self._callers.get(name)
+        if found is None:
+            if len(self._callers) >= MOST_KEPT:
+                self._callers.clear()
+            options: FunctionOptions = {"name": name, **self._options}
+            found = self._callers[name] = self._caller.options(**options)
+        return found
+
     def _fixed(self, fn: Callable[..., Any]) -> Callable[..., GridFuture[Any]]:
         """Submits calls of a function that stays the same for all of them."""
         if not isinstance(fn, types.FunctionType):
-            return lambda *args: self._submit(self._caller, (fn, *args), {})
+            caller = self._caller_of(fn)
+            return lambda *args: self._submit(caller, (fn, *args), {})
         function = self._as_sent(fn) or remote_function(fn, self._options)
         return lambda *args: self._submit(function, args, {})
 

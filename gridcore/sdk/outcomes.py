@@ -16,12 +16,18 @@ ANY_ATTEMPT = -1
 
 def packed_error(error: GridError) -> Packed:
     """As much of it as survives: an exception may refuse to be pickled, or to be made again."""
-    try:
-        packed = pack(error, "an error")
-        unpack(packed)
-    except Exception:
-        if not isinstance(error, TaskError):
-            raise
+    packed = _if_it_survives(error)
+    if packed is None and isinstance(error, TaskError):
+        packed = _if_it_survives(error.in_parts())
+    if packed is None and isinstance(error, TaskError):
         bare = TaskError.of(None, remote_traceback=error.remote_traceback, summary=str(error.tried))
         packed = pack(bare, "an error")
-    return packed
+    return packed if packed is not None else pack(error, "an error")
+
+
+def _if_it_survives(thing: object) -> Packed | None:
+    try:
+        packed = pack(thing, "an error")
+        return packed if isinstance(unpack(packed), GridError) else None
+    except Exception:  # noqa: BLE001 - a stranger's class may refuse in any way
+        return None

@@ -7,6 +7,7 @@ with a limit on the memory it may allocate. That is no isolation: it can read wh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -137,6 +138,8 @@ class ProcessRuntime:
     async def aclose(self) -> None:
         for slot in list(self._listening):
             await self.stop_listening(slot)
+        with contextlib.suppress(OSError):  # there was no run, or something is left
+            self._folder.rmdir()
 
 
 class ProcessRun:

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future
@@ -385,3 +386,14 @@ def test_a_program_that_shut_the_grid_down_under_it_ends(collector: str) -> None
         "futures[1].cancel()\n"
     )
     assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "NotConnected\n")
+
+
+def test_errors_name_the_function_that_was_submitted() -> None:
+    def takes_long(moment: float) -> float:
+        time.sleep(1000)
+        return moment
+
+    with gridcore.Executor(timeout=0.1) as executor:
+        error = executor.submit(takes_long, time.monotonic()).exception(WITHIN_S)
+    assert isinstance(error, gridcore.TaskTimeout)
+    assert "takes_long" in str(error)

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 import gridcore
 from gridcore.sdk.binding import checker
-from gridcore.sdk.errors import GridError, NotPicklable, OutOfMemory, TaskError
+from gridcore.sdk.errors import GridError, NotPicklable, OutOfMemory, TaskError, describe
 from gridcore.sdk.listening import Listener
 from gridcore.sdk.options import actor_options, parse_bytes, task_options
+from gridcore.sdk.outcomes import packed_error
 from gridcore.sdk.packing import INLINE_BYTES, pack, unpack
 from gridcore.sdk.progressing import LINE_EVERY_S, Lines
 from gridcore.sdk.workers.endings import how_it_ended, worker_died
@@ -38,6 +39,34 @@ def test_options_are_checked_where_they_are_written() -> None:
         gridcore.remote()
     with pytest.raises(TypeError, match="neither a function nor a class"):
         gridcore.remote(3)  # type: ignore[call-overload]
+
+
+class Picky(Exception):
+    """It takes other arguments than it passes on, as many do."""
+
+    def __init__(self, code: int, *, why: str) -> None:
+        super().__init__(f"{code}: {why}")
+        self.code = code
+
+
+def test_an_exception_survives_that_cannot_be_made_from_its_args() -> None:
+    cause = Picky(7, why="no")
+    packed = packed_error(
+        TaskError.of(cause, remote_traceback="T", summary="f raised Picky: 7: no")
+    )
+    error = unpack(packed)
+    assert isinstance(error, Picky)
+    assert isinstance(error, TaskError)
+    assert (str(error), error.code, error.remote_traceback) == ("7: no", 7, "T")
+    assert repr(error) == repr(cause)
+
+
+@pytest.mark.parametrize("cause", [SystemExit(3), KeyboardInterrupt()], ids=repr)
+def test_what_would_end_a_program_says_what_it_was(cause: BaseException) -> None:
+    error = TaskError.of(cause, remote_traceback="T", summary=f"f raised {describe(cause)}")
+    again = unpack(packed_error(error))
+    assert str(again) == f"f raised {describe(cause)}"
+    assert str(again) in repr(again)
 
 
 def test_actor_is_remote_for_classes_only() -> None:

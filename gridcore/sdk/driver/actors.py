@@ -411,7 +411,11 @@ class Actors:
         why = actor.death if actor is not None else "no handle to it was left"
         next_step = "Create it anew"
         if actor is not None and actor.has_lost_its_process:
-            next_step += "; with max_restarts that happens by itself"
+            most = actor.options.max_restarts
+            if most:
+                next_step += f": its max_restarts={most} are used up"
+            else:
+                next_step += "; with max_restarts that happens by itself"
         return ActorDied(f"Calling {name}", cause=f"the actor is dead: {why}", next_step=next_step)
 
 

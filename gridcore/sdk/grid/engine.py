@@ -79,7 +79,7 @@ class GridEngine(DriverEngine):
                 cause=str(error),
                 next_step="This machine must reach it as nodes do: see `bind` and the firewall"
                 " on the hub's machine",
-            ) from error
+            ) from None
         self._watch = threading.Thread(
             target=task.watch, args=(self,), name="gridcore-hub", daemon=True
         )

@@ -110,13 +110,13 @@ class Task:
             found = task._hub.call("GET", f"/api/tasks/{task.name}/queues")
             task.fleet = task.nodes()
         except Refused as refusal:
-            raise _cannot_join(url, refusal) from None
+            raise _cannot_join(url, token, refusal) from None
         except OSError as error:
             raise NotConnected(
                 f"Connecting to the hub at {url}",
                 cause=str(getattr(error, "reason", error)),
                 next_step="Check that it runs and that this machine reaches it",
-            ) from error
+            ) from None
         task.redis_url = found["input_redis"]
         return task
 
@@ -261,11 +261,11 @@ def _item_of(letter: dict[str, Any]) -> Item | None:
         return None
 
 
-def _cannot_join(url: str, refusal: Refused) -> NotConnected:
+def _cannot_join(url: str, token: str, refusal: Refused) -> NotConnected:
     if refusal.status == 401:
         return NotConnected(
             f"Connecting to the hub at {url}",
-            cause="it does not know this token",
+            cause="it does not know this token" if token else "it wants a token, and there is none",
             next_step="Pass the one in its computehub.toml: gridcore.init(hub, token=...), or set"
             " GRIDCORE_TOKEN",
         )

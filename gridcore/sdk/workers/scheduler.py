@@ -395,8 +395,8 @@ class Scheduler:
     def available(self) -> Need:
         return Need(
             max(0.0, self._free_cpus),
-            self._free_memory,
-            tuple(sorted(self._free_resources.items())),
+            max(0, self._free_memory),
+            tuple((name, max(0.0, free)) for name, free in sorted(self._free_resources.items())),
         )
 
     # How
