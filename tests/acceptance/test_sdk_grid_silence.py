@@ -84,7 +84,7 @@ def test_an_actor_outlives_a_long_absence_of_redis(
     grid.redis.start()
     assert gridcore.get(counter.increment.remote(), timeout=LONG_S) == 2
     heard_until = time.monotonic() + 11
-    wait_until(lambda: time.monotonic() > heard_until, within_s=10, what="they look for the lost")
+    wait_until(lambda: time.monotonic() > heard_until, within_s=15, what="they look for the lost")
     assert gridcore.get(counter.increment.remote(), timeout=LONG_S) == 3
 
 

@@ -725,9 +725,13 @@ def test_no_order_is_obeyed_before_one_that_is_missing(container: Container) -> 
     container.share.on_order(2, [second])
     assert container.heard() == [("missed", 0)], "asked for once"
     assert worker.told() == []
+    container.ring()
+    assert container.heard() == [("missed", 0)], "and again if they do not come"
     container.share.on_order(1, [first])
     container.share.on_order(2, [second])
     assert worker.told() == [("x", 1), ("x", 2)]
+    container.ring()
+    assert container.heard() == []
 
 
 def test_a_driver_that_misses_letters_gets_them_again(container: Container) -> None:

@@ -132,8 +132,9 @@ class Share:
         self.keys = keys
         self.order_key = keys.to(run)
         self._last_order = 0
-        self._asked_at = 0.0
-        """For orders that are missing."""
+        self._newest_order = 0
+        """Which has come, and is not obeyed if one before it is missing."""
+        self._is_asking = False
         self.used_at = outside.now()
         self.missing_since: float | None = None
         """Its driver is; None while it is there."""
@@ -460,9 +461,10 @@ class Share:
     def on_order(self, number: int, parts: Sequence[Part]) -> None:
         now = self._outside.now()
         if number > self._last_order + 1:
-            if now - self._asked_at >= ASK_AGAIN_S:
-                self._asked_at = now
-                self._letters.say(("missed", self._last_order))
+            self._newest_order = max(number, self._newest_order)
+            if not self._is_asking:
+                self._is_asking = True
+                self._ask_for_orders()
             return
         if number != UNNUMBERED:
             if number <= self._last_order:
@@ -484,6 +486,13 @@ class Share:
             elif worker is not None:
                 worker.orders.append((message, part.tickets))
                 self._obey(worker)
+
+    def _ask_for_orders(self) -> None:
+        """Until they are there: there may be no further one that says that they are missing."""
+        self._is_asking = self._last_order < self._newest_order and not self._has_ended
+        if self._is_asking:
+            self._letters.say(("missed", self._last_order))
+            self._outside.later(ASK_AGAIN_S, self._ask_for_orders)
 
     def _forget(self, number: int) -> None:
         """A call that was cancelled."""

@@ -44,7 +44,6 @@ class Worker:
         self.runner = Runner(self.engine, self.interrupts)
         self._queue: deque[tuple[Message, list[int]]] = deque()
         self.engine.run_nested = self.runner.run
-        self.engine.stop_in_turn = self.runner.stop_in_turn
         self._gives_back = False
         """What is read next is not wanted here, but for the first call."""
 
@@ -77,6 +76,9 @@ class Worker:
                 self._gives_back = False
                 engine.give_back(self._unstarted())
                 engine.flush()
+            if message[0] == "x":
+                runner.stop_in_turn(*message[1:])
+                continue
             if engine.has_results:
                 now = time.perf_counter()
                 if now - since > FLUSH_S or not runner.is_short(message, SHORT_S):

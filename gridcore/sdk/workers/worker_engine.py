@@ -64,7 +64,6 @@ class WorkerEngine:
         self._take = take
         self._unstarted = unstarted
         self.run_nested: Callable[[Message, list[int]], None] = take
-        self.stop_in_turn: Callable[[int, int], None] = _nothing
         self.functions: dict[bytes, bytes] = {}
         self.has_results = False
         self._exported: set[bytes] = set()
@@ -563,12 +562,10 @@ class WorkerEngine:
             else:
                 self._has_taken = True
                 self._take(message, fds)
-        elif kind in ("m", "a"):
+        elif kind in ("m", "a", "x"):
             self.is_actor = True
             self._has_taken = True
             self._take(message, fds)
-        elif kind == "x":
-            self.stop_in_turn(message[1], message[2])
         elif kind == "j":
             self._whereabouts = message[1:]
         elif kind == "f":
@@ -596,10 +593,6 @@ class WorkerEngine:
             self._callbacks.pop(token)(answer)
         else:
             self._answers[token] = answer
-
-
-def _nothing(number: int, attempt: int) -> None:
-    """For an engine that has nobody who runs calls."""
 
 
 _options: dict[Any, bytes] = {}
