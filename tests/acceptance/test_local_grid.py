@@ -150,6 +150,10 @@ def test_a_second_grid_in_the_same_folder_leaves_the_first_alone(tmp_path: Path)
     first = start_process([*command, "--port", str(free_port())], log=log)
     try:
         wait_until(lambda: "take results." in log.read_text(), within_s=30, what="the grid is up")
+        settings = folder / "gridnode.toml"
+        wait_until(
+            lambda: "node_id" in settings.read_text(), within_s=30, what="the node has its id"
+        )
         before = {path.name: path.read_text() for path in folder.glob("*.toml")}
 
         second = subprocess.run(
