@@ -203,11 +203,14 @@ def test_one_that_has_not_begun_does_not_begin_when_nobody_wants_it(tmp_path: Pa
 def test_one_that_takes_longer_than_its_timeout_says_so(tmp_path: Path) -> None:
     @gridcore.remote(timeout=0.5)
     def numbers() -> Iterator[int]:
-        yield from range(3 * MOST_AHEAD)
+        try:
+            yield from range(3 * MOST_AHEAD)
+        finally:
+            reach(tmp_path / "end")
 
     generator = numbers.remote()
     first = next(generator)
-    time.sleep(1.0)  # it is a slow consumer
+    wait_reached(tmp_path / "end")  # it waited for its consumer, who takes no more until then
     with pytest.raises(gridcore.TaskTimeout):
         values(generator)
     assert gridcore.get(first, timeout=WITHIN_S) == 0

@@ -236,15 +236,21 @@ def test_a_call_lends_its_core_once_however_many_of_its_threads_wait() -> None:
     assert office.scheduler.available().cpus == 0
 
 
-def test_a_thread_may_be_of_any_call_of_the_stack() -> None:
-    """It began to wait while another call ran on top of its own."""
-    office = Office(1)
+def stacked(office: Office) -> tuple[Seat, Call]:
+    """A seat with a call on top of another, which waits for it as number 1."""
     bottom = office.call()
     office.given()
     seat = office.where(bottom)
     top = office.call()
     office.scheduler.waits(seat, 1, [top])
     office.given()
+    return seat, top
+
+
+def test_a_thread_may_be_of_any_call_of_the_stack() -> None:
+    """It began to wait while another call ran on top of its own."""
+    office = Office(1)
+    seat, top = stacked(office)
     office.scheduler.waits(seat, 2, [], in_thread=True)
     office.scheduler.finished(top, 1.0)
     office.scheduler.goes_on(seat, 1)
@@ -255,12 +261,7 @@ def test_a_thread_may_be_of_any_call_of_the_stack() -> None:
 
 def test_what_comes_for_a_seat_that_is_gone_changes_nothing() -> None:
     office = Office(1)
-    bottom = office.call()
-    office.given()
-    seat = office.where(bottom)
-    top = office.call()
-    office.scheduler.waits(seat, 1, [top])
-    office.given()
+    seat, _ = stacked(office)
     office.scheduler.waits(seat, 2, [])
     office.scheduler.seat_went(seat)
     office.scheduler.goes_on(seat, 2)

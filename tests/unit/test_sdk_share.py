@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from gridcore.sdk.grid import fetched
 from gridcore.sdk.grid import share as grid_share
 from gridcore.sdk.grid.kept import LOSABLE_S
 from gridcore.sdk.grid.keys import JobKeys
@@ -682,10 +683,14 @@ def test_a_value_that_two_calls_fetched_counts_once(
     assert container.fetched == []
 
 
+@pytest.mark.parametrize("too_many", ["bytes", "open files"])
 def test_the_oldest_values_are_let_go_when_there_are_too_many(
-    container: Container, monkeypatch: pytest.MonkeyPatch
+    container: Container, monkeypatch: pytest.MonkeyPatch, too_many: str
 ) -> None:
-    container.memory = 12
+    if too_many == "bytes":
+        container.memory = 12
+    else:
+        monkeypatch.setattr(fetched, "MOST_VALUES", 2)
     worker = container.with_short_calls()
     for number, name in enumerate("uvwu", 1):
         container.hash[f"{name}:0"] = b"large"

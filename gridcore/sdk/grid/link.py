@@ -171,7 +171,7 @@ def opened(url: str) -> socket.socket:
         if parts.scheme == "rediss":
             sock = ssl.create_default_context().wrap_socket(sock, server_hostname=parts.hostname)
         sock.setblocking(False)
-    except BaseException:
+    except BaseException:  # whatever it is, nobody else would close it
         sock.close()
         raise
     return sock
