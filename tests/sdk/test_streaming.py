@@ -21,6 +21,7 @@ import gridcore
 from gridcore.sdk import session
 from gridcore.sdk.workers.streams import MOST_AHEAD, MOST_BYTES_AHEAD
 from tests.sdk.signals import WITHIN_S, hold_all, reach, times_reached, wait_for, wait_reached
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -200,17 +201,15 @@ def test_one_that_has_not_begun_does_not_begin_when_nobody_wants_it(tmp_path: Pa
     assert not (tmp_path / "never").exists()
 
 
-def test_one_that_takes_longer_than_its_timeout_says_so(tmp_path: Path) -> None:
+def test_one_that_takes_longer_than_its_timeout_says_so() -> None:
     @gridcore.remote(timeout=0.5)
     def numbers() -> Iterator[int]:
-        try:
-            yield from range(3 * MOST_AHEAD)
-        finally:
-            reach(tmp_path / "end")
+        yield from range(3 * MOST_AHEAD)
 
     generator = numbers.remote()
     first = next(generator)
-    wait_reached(tmp_path / "end")  # it waited for its consumer, who takes no more until then
+    # It waits for its consumer, who takes no more until its time is over.
+    wait_until(generator.completed().done, within_s=WITHIN_S, what="it has ended")
     with pytest.raises(gridcore.TaskTimeout):
         values(generator)
     assert gridcore.get(first, timeout=WITHIN_S) == 0
